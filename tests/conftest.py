@@ -1,0 +1,18 @@
+"""What every test runs under: few threads, and none left changed for the next test."""
+
+import pytest
+import torch
+from hypothesis import settings
+
+# A time limit per example would fail on a loaded machine, and no test here asserts a speed.
+settings.register_profile("minifloat", deadline=None)
+settings.load_profile("minifloat")
+
+
+@pytest.fixture(autouse=True)
+def _restore_torch_threads():
+    """torch.set_num_threads is process-wide: put it back, so that a test that varies it cannot slow the others."""
+    threads = torch.get_num_threads()
+    yield
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
