@@ -81,8 +81,11 @@ def encode(f: Format, x: np.ndarray, rounding: str, overflow: str, random_bits: 
         zero = steps.values[np.clip(index, 1, last - 1)] == 0
         codes = np.where(zero & np.signbit(x), f.negative_zero_code, codes)
     if overflow == "special":
-        codes = np.where((index == last) | (x == np.inf), f.overflow_code(negative=False), codes)
-        codes = np.where((index == 0) | (x == -np.inf), f.overflow_code(negative=True), codes)
+        # A rounding that points inwards stops at the end of the range: IEEE 754-2019, section 7.4.
+        above = (index == last) & (rounding not in ("toward_zero", "down"))
+        below = (index == 0) & (rounding not in ("toward_zero", "up") or not f.signed)
+        codes = np.where(above | (x == np.inf), f.overflow_code(negative=False), codes)
+        codes = np.where(below | (x == -np.inf), f.overflow_code(negative=True), codes)
     if f.nan_code is not None:
         codes = np.where(nan, f.nan_code, codes)
     return codes.astype(np.uint8)
