@@ -100,8 +100,10 @@ def _rounds_up(steps: Line, low: np.ndarray, x: np.ndarray, rounding: str, rando
         return x > lower
     if rounding == "toward_zero":
         return np.where(x < 0, x > lower, x >= upper)
-    if rounding == "stochastic":
-        return random_bits.astype(np.float64) * (upper - lower) < (x - lower) * 2.0**32
+    if rounding == "stochastic":  # from the neighbour nearer zero: only that distance is exact in float64
+        up = random_bits.astype(np.float64) * (upper - lower) < (x - lower) * 2.0**32
+        not_down = (upper - x) * 2.0**32 < (2.0**32 - random_bits) * (upper - lower)
+        return np.where(x < 0, not_down, up)
     middle = lower + (upper - lower) / 2
     # Away from zero; neighbours of equal magnitude (binary) go to the positive one.
     tie_up = steps.tie_up[low] if rounding == "nearest_even" else upper >= -lower
