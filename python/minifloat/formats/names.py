@@ -86,9 +86,10 @@ def _float_format(name: str, match: re.Match) -> Format:
     if not suffix and (not unsigned, exponent_bits, mantissa_bits) in AMBIGUOUS:
         choices = AMBIGUOUS[not unsigned, exponent_bits, mantissa_bits]
         raise ValueError(f"{name!r} is read differently by different standards: did you mean {choices}?")
-    special = {"": "none", "finite": "none"}.get(suffix, suffix)
-    if not suffix and bits == 8 and (exponent_bits, mantissa_bits) == (5, 2):
-        special = "ieee"  # OCP e5m2
+    unmarked = "ieee" if bits == 8 and (exponent_bits, mantissa_bits) == (5, 2) else "none"  # e5m2 is OCP's
+    special = {"": unmarked, "finite": "none"}.get(suffix, suffix)
+    if special == unmarked and (not unsigned, exponent_bits, mantissa_bits) not in AMBIGUOUS:
+        suffix = ""  # one name for each format: e5m2ieee is e5m2, e3m4finite is e3m4
     if special == "ieee" and mantissa_bits == 0:
         raise ValueError(f"{name!r}: an IEEE-like format needs a mantissa bit to tell NaN from infinity")
     if special == "fnuz" and unsigned:
@@ -104,12 +105,13 @@ def _float_format(name: str, match: re.Match) -> Format:
 
 def _check_float32_holds(f: Format) -> None:
     # Checked on exponents, before float64 itself could overflow.
-    top = f.exponent_bits and (1 << f.exponent_bits) - 1 - f.bias
-    lowest = f.unit
-    if top > 127 + (f.special in ("ieee", "fnu")) or lowest < -149:
+    top_is_special = f.special == "ieee" or (f.special in ("fn", "fnu") and f.mantissa_bits == 0)
+    top_field = (1 << f.exponent_bits) - 1 - top_is_special
+    top, lowest = top_field - f.bias, f.unit
+    if top > 127 or lowest < -149:
         raise ValueError(
             f"{f.name!r} spans 2**{lowest} to 2**{top}, beyond float32 (2**-149 to 2**127): "
-            f"its bias must be between {(1 << f.exponent_bits) - 1 - 127} and {150 - f.mantissa_bits}"
+            f"its bias must be between {top_field - 127} and {f.bias + lowest + 149}"
         )
 
 
