@@ -13,10 +13,12 @@ from .format import Format
 
 FLOAT_NAME = re.compile(r"(u?)e(\d+)m(\d+)(?:b(-?\d+))?(ieee|fnuz|fnu|fn|finite)?")
 INT_NAME = re.compile(r"(u?)int(\d+)")
-# 8-bit splits that two published standards read differently: a bare name would be a guess.
+E8M0 = "'e8m0fnu' (OCP scale format, no zero, one NaN)"
+# Splits that two published standards read differently: a bare name would be a guess.
 AMBIGUOUS = {
     (True, 4, 3): "'e4m3fn' (OCP), 'e4m3fnuz', 'e4m3ieee' (with infinity) or 'e4m3finite' (every code a number)",
-    (False, 8, 0): "'e8m0fnu' (OCP scale format, no zero, one NaN)",
+    (False, 8, 0): E8M0,
+    (True, 8, 0): E8M0,
 }
 COMMON = ["e2m1", "e3m0", "e2m3", "e3m2", "e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e3m4", "e8m0fnu"]
 
@@ -79,13 +81,13 @@ def _float_format(name: str, match: re.Match) -> Format:
             raise ValueError(f"{name!r}: the suffix fnu means unsigned, no zero, m0, as in 'e8m0fnu'")
         unsigned = True
     bits = exponent_bits + mantissa_bits + (not unsigned)
+    if not suffix and (not unsigned, exponent_bits, mantissa_bits) in AMBIGUOUS:
+        choices = AMBIGUOUS[not unsigned, exponent_bits, mantissa_bits]
+        raise ValueError(f"{name!r} is read differently by different standards: did you mean {choices}?")
     if exponent_bits < 1 or not 2 <= bits <= 8:
         raise ValueError(f"{name!r} has {bits} bits and {exponent_bits} exponent bits: need 2 to 8 bits and E >= 1")
     if bits < 8 and suffix:
         raise ValueError(f"{name!r}: below 8 bits every code is a number; write {name.removesuffix(suffix)!r}")
-    if not suffix and (not unsigned, exponent_bits, mantissa_bits) in AMBIGUOUS:
-        choices = AMBIGUOUS[not unsigned, exponent_bits, mantissa_bits]
-        raise ValueError(f"{name!r} is read differently by different standards: did you mean {choices}?")
     unmarked = "ieee" if bits == 8 and (exponent_bits, mantissa_bits) == (5, 2) else "none"  # e5m2 is OCP's
     special = {"": unmarked, "finite": "none"}.get(suffix, suffix)
     if special == unmarked and (not unsigned, exponent_bits, mantissa_bits) not in AMBIGUOUS:
