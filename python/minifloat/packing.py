@@ -34,7 +34,9 @@ def unpack(packed: np.ndarray, bits: int, k: int) -> np.ndarray:
     """
     _check_bits(bits, "unpack")
     if packed.shape[1] != packed_bytes(k, bits):
-        raise ValueError(f"unpack: rows have {packed.shape[1]} bytes, but K={k} at {bits} bits takes {packed_bytes(k, bits)}")
+        raise ValueError(
+            f"unpack: rows have {packed.shape[1]} bytes, but K={k} at {bits} bits takes {packed_bytes(k, bits)}"
+        )
     as_bits = np.unpackbits(packed, axis=1, count=k * bits, bitorder="little").reshape(packed.shape[0], k, bits)
     return (as_bits << np.arange(bits, dtype=np.uint8)).sum(axis=2, dtype=np.uint8)
 

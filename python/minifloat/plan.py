@@ -51,7 +51,7 @@ class Plan:
         int16: both fit int16; float64: every partial sum is below 2**53; wide: none of these.
         """
         (w_low, w_high), (a_low, a_high) = self.weight_range, self.activation_range
-        if w_high - w_low <= 255 and -128 <= a_low and a_high <= 127 and length * 256 * 128 < 2**31:
+        if w_high - w_low <= 255 and a_low >= -128 and a_high <= 127 and length * 256 * 128 < 2**31:
             return "int8"
         exact_in_float64 = length * self.max_product < 2**53
         if exact_in_float64 and max(-w_low, w_high, -a_low, a_high) <= 32767:

@@ -21,8 +21,8 @@ def linear(x, q, bias=None, activation: str | QuantSpec | None = None):
         bias: (N,) or None.
         activation: spec of x, or None for the float contract.
     Returns:
-        (..., N), x's dtype and kind. Exact contract: the bits every backend returns. Float contract: the float64 result,
-        rounded to x's dtype.
+        (..., N), x's dtype and kind. Exact contract: the bits every backend returns. Float contract: the float64
+        result, rounded to x's dtype.
     Source: docs/numerics.md.
     """
     weight = _as_quantized(q)

@@ -1,12 +1,13 @@
 """Rounding to a format, for any value table: find the two neighbours, then pick one by the rounding rule.
 
-All comparisons are made in float64 on midpoints that float64 holds exactly (a minifloat's midpoint has mantissa_bits + 2
-significant bits), so float32 and float64 inputs are rounded once. For a codebook the midpoint is the float64 average.
+All comparisons are made in float64 on midpoints that float64 holds exactly (a minifloat's midpoint has
+mantissa_bits + 2 significant bits), so float32 and float64 inputs are rounded once. For a codebook the midpoint is the
+float64 average.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ class Line(NamedTuple):
     tie_up: np.ndarray  # bool, (n + 1,): a tie between values[i] and values[i + 1] goes to i + 1 under nearest_even
 
 
-@lru_cache(maxsize=None)
+@cache
 def line(f: Format) -> Line:
     codes = np.flatnonzero(f.is_number)
     values, first = np.unique(f.values[codes], return_index=True)  # equal values: the lowest code (+0 before -0)

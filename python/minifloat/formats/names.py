@@ -1,4 +1,4 @@
-"""Format names: e{E}m{M}[b{bias}][suffix] with u in front for unsigned, int{n}, uint{n}, binary, ternary and codebooks."""
+"""Format names: e{E}m{M}[b{bias}][suffix], u in front for unsigned; int{n}, uint{n}, binary, ternary, codebooks."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def format_names() -> list[str]:
 
 def register_codebook(name: str, values) -> Format:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or FLOAT_NAME.fullmatch(name) or INT_NAME.fullmatch(name):
-        raise ValueError(f"codebook name {name!r} must be lower-case letters, digits and underscores, unlike e2m1 or int4")
+        raise ValueError(
+            f"codebook name {name!r} must be lower-case letters, digits and underscores, unlike e2m1 or int4"
+        )
     table = np.asarray(values, dtype=np.float64)
     if table.ndim != 1 or not 2 <= len(table) <= 256:
         raise ValueError(f"codebook {name!r} needs a flat table of 2 to 256 values, got shape {table.shape}")

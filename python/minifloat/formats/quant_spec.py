@@ -85,7 +85,9 @@ class QuantSpec:
                     raise ValueError(f"{text!r} sets {key} twice")
         if "granularity" not in fields:
             Format.parse(name)  # an unknown format is the more useful complaint
-            raise ValueError(f"{text!r} does not say where scales live: add '-tensor', '-row' or '-g32' (a group of 32)")
+            raise ValueError(
+                f"{text!r} does not say where scales live: add '-tensor', '-row' or '-g32' (a group of 32)"
+            )
         return QuantSpec(Format.parse(name), **fields)
 
     def __str__(self) -> str:
