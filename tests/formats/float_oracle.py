@@ -1,4 +1,4 @@
-"""What the float tests share: every EeMm described without the library, points to probe, exact rounding on Fractions."""
+"""What the float tests share: every EeMm described without the library, probes, exact rounding on fractions."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ OVERFLOWS = ("saturate", "special")
 
 
 def some_probes(c):
-    """A few hundred probes, and values that only float64 has: their distance to the next code is inexact if taken badly."""
+    """Some probes, and values that only float64 has: their distance to the next code is inexact if taken badly."""
     x = probes(c, random_count=40)
     rng = np.random.default_rng(1)
     x = rng.choice(x[np.isfinite(x)], min(len(x), 100), replace=False)

@@ -20,7 +20,7 @@ def sorted_table(values) -> list[tuple[Fraction, int]]:
 
 
 def round_by_search(table: list[tuple[Fraction, int]], x: float, rounding: str, random: int) -> int:
-    """Compare x with the values on each side of it; a tie goes to the even code, of two even or odd ones to the lower."""
+    """Compare x with the values on each side of it; a tie goes to the even code, and to the lower if both are alike."""
     size = table[0][0] if x <= table[0][0] else min(Fraction(min(x, 1e300)), table[-1][0])  # infinities saturate too
     at = bisect_right(table, size, key=lambda item: item[0])
     low, low_code = table[at - 1]
