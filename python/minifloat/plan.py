@@ -73,8 +73,10 @@ class Plan:
         """int8 carrier: how many pairs of digit products an int16 sum holds for certain; 0 if not even one."""
         spec = self.activation
         low, high = self.activation_range
-        if spec.format.kind == "int" and spec.scale_format == "float32" and not spec.zero_point and low < -high < 0:
+        full_range = spec.scale_format == "float32" and spec.scale_rule == "absmax" and not spec.zero_point
+        if spec.format.kind == "int" and full_range and low < -high < 0:
             # |x| / (absmax / high) <= high * (1 + 2**-23), which rounds to at most high: the lowest code is never made.
+            # The mse rule tries smaller scales, which do make it.
             low = -high
         pair = 2 * self._weight_span * max(-low, high)
         return min(32767 // max(pair, 1), 1 << 20)
