@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from minifloat import Format, QuantSpec
+from minifloat.emulator import quantize
 from minifloat.plan import CARRIERS, Plan, integer_range
 
 INT8_DIGIT = [
@@ -74,7 +75,7 @@ def test_grid_maxima(name, grid_max):
 @pytest.mark.parametrize(("name", "grid_max"), FLOAT64_DIGIT.items())
 def test_e4_formats(name, grid_max):
     assert Format.parse(name).grid_max == max(map(abs, grid_of(name))) == grid_max
-    assert plan(name, "int8").carrier(4096) == ("float64" if grid_max > 32767 else "int16")
+    assert plan(name, "int8").carrier(64) == ("float64" if grid_max > 32767 else "int16")
 
 
 def test_other_carriers():
@@ -85,12 +86,17 @@ def test_other_carriers():
     assert plan("e7m0", "int8").carrier(1) == "wide"
     int4_with_zero_point = Plan(QuantSpec.parse("int4-g32-zp"), QuantSpec.parse("int8-row"))
     assert int4_with_zero_point.carrier(32) == "int8"
-    assert Plan(QuantSpec.parse("int8-g32-zp"), QuantSpec.parse("int8-row")).carrier(32) == "int16"
+    # A zero point of the weights is taken off the sum, not off the digits; one of the activations widens the digits.
+    assert Plan(QuantSpec.parse("int8-g32-zp"), QuantSpec.parse("int8-row")).carrier(32) == "int8"
+    assert Plan(QuantSpec.parse("int8-row"), QuantSpec.parse("int8-row-zp")).carrier(32) == "int16"
 
 
 def test_carriers_end_where_the_sum_would_not_fit():
     int8 = plan("int8", "int8")
-    assert (int8.carrier(65535), int8.carrier(65536)) == ("int8", "int16")  # 256 * 128 * 2**16 = 2**31
+    assert (int8.carrier(32767), int8.carrier(32768)) == ("int8", "int16")  # 256 * 128 * 2**15 = 2**30
+    int16 = plan("e3m4", "int8")
+    last = (2**31 - 1) // (1984 * 128)
+    assert (int16.carrier(last), int16.carrier(last + 1)) == ("int16", "float64")
     mixed = plan("e5m2", "e4m3fn")
     last = (2**53 - 1) // (max(grid_of("e5m2")) * max(grid_of("e4m3fn")))
     assert (mixed.carrier(last), mixed.carrier(last + 1)) == ("float64", "wide")
@@ -128,20 +134,48 @@ def test_zero_point_doubles_the_range(name):
     assert integer_range(QuantSpec.parse(f"{name}-row")) == (min(grid), max(grid))
 
 
-@pytest.mark.parametrize("weight", ["e2m1", "e2m5", "uint8", "e4m3fn", "e5m2", "e7m0", "nf4", "int4-zp"])
+@pytest.mark.parametrize("weight", ["e2m1", "e2m5", "uint8", "int8", "e4m3fn", "e5m2", "e7m0", "nf4", "int4-zp"])
 def test_a_carrier_holds_its_digits(weight):
+    """And no narrower one would; the int8 carrier keeps half of int32 free, and its weights carry an offset."""
+    name, _, zp = weight.partition("-")
+    span = max(grid_of(name)) - min(grid_of(name))
     for activation in ("int8", "uint8", "e3m4", "e4m3fn", "e5m2"):
-        for length in (1, 37, 4096, 1 << 17):
-            name, zp = weight.removesuffix("-zp"), weight[len(weight.removesuffix("-zp")) :]
-            p = Plan(QuantSpec.parse(f"{name}-row{zp}"), QuantSpec.parse(f"{activation}-row"))
+        for length in (1, 37, 4096, 1 << 15, 1 << 17):
+            p = Plan(QuantSpec.parse(f"{name}-row{'-zp' * bool(zp)}"), QuantSpec.parse(f"{activation}-row"))
             (w_low, w_high), (a_low, a_high) = p.weight_range, p.activation_range
+            bits = p.accumulator_bits(length)
             fits = {
-                "int8": w_high - w_low <= 255 and a_low >= -128 and a_high <= 127 and p.accumulator_bits(length) <= 32,
-                "int16": max(-w_low, w_high, -a_low, a_high) <= 32767 and p.accumulator_bits(length) <= 54,
-                "float64": p.accumulator_bits(length) <= 54,
+                "int8": span <= 255 and a_low >= -128 and a_high <= 127 and length * 256 * 128 < 2**30,
+                "int16": max(-w_low, w_high, -a_low, a_high) <= 32767 and bits <= 32,
+                "float64": bits <= 54,
                 "wide": True,
             }
             chosen = p.carrier(length)
-            assert chosen in CARRIERS and fits[chosen]
-            if chosen != "int16" or length < 1 << 16:  # from 2**16 on int8 is given up, even if the values are small
-                assert not any(fits[c] for c in CARRIERS[: CARRIERS.index(chosen)])
+            assert fits[chosen] and not any(fits[c] for c in CARRIERS[: CARRIERS.index(chosen)])
+
+
+@pytest.mark.parametrize("name", ["int4", "uint4", "e2m1", "int8", "binary", "e2m4", "ue3m1", "e3m0", "uint8"])
+def test_offset_makes_unsigned_digits(name):
+    p, grid = plan(name, "int8"), grid_of(name)
+    digits = [g - p.offset for g in grid]
+    assert min(digits) == 0 and max(digits) <= 255
+    assert plan("e3m4", "int8").offset == 0  # spans more than 255
+
+
+@pytest.mark.parametrize("weight", ["binary", "int2", "int4", "e2m1", "uint4", "int8", "e2m3"])
+@pytest.mark.parametrize(
+    "activation", ["int8-row", "int8-row-mse", "int8-row-zp", "int8-row-bf16", "int4-g8", "e2m1-g8"]
+)
+def test_int16_depth_never_overflows(weight, activation):
+    """That many pairs of products fit int16, for the integers that quantizing makes of hard data; one pair more may not."""
+    p = Plan(QuantSpec.parse(f"{weight}-row"), QuantSpec.parse(activation))
+    f, rng = p.activation.format, np.random.default_rng(0)
+    x = np.concatenate([rng.standard_normal((200, 64)), np.full((64, 64), np.arange(64)[:, None] / 127.0 + 0.25)])
+    x[:, 0] = -np.abs(x).max(axis=1) - 0.01
+    q = quantize(x.astype(np.float32), p.activation)
+    made = f.grid[q.codes] if q.zero_points is None else f.grid[q.codes] - np.repeat(q.zero_points, 64, axis=1)
+    digit = max(grid_of(weight)) - min(grid_of(weight))
+    largest = int(np.abs(made).max())
+    assert p.int16_depth * 2 * digit * largest <= 32767
+    if activation in ("int8-row", "int8-row-mse"):
+        assert (p.int16_depth + 1) * 2 * digit * largest > 32767
