@@ -167,7 +167,7 @@ def test_offset_makes_unsigned_digits(name):
     "activation", ["int8-row", "int8-row-mse", "int8-row-zp", "int8-row-bf16", "int4-g8", "e2m1-g8"]
 )
 def test_int16_depth_never_overflows(weight, activation):
-    """That many pairs of products fit int16, for the integers that quantizing makes of hard data; one pair more may not."""
+    """That many pairs of products fit int16, for the integers that quantizing makes of hard data; one more may not."""
     p = Plan(QuantSpec.parse(f"{weight}-row"), QuantSpec.parse(activation))
     f, rng = p.activation.format, np.random.default_rng(0)
     x = np.concatenate([rng.standard_normal((200, 64)), np.full((64, 64), np.arange(64)[:, None] / 127.0 + 0.25)])
