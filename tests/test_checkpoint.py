@@ -302,7 +302,7 @@ def test_codebooks_travel_with_the_file(tmp_path, monkeypatch):
 
 
 def test_a_flipped_bit_in_any_byte_is_noticed(tmp_path):
-    """One bit of each byte of header and data, one at a time: refused, or (in the header's spacing) the same content."""
+    """One bit of each byte, one at a time: refused, or (in the spacing of the header) the same content."""
     path = tmp_path / "m"
     mf.save(mf.quantize_(nn.Sequential(nn.Linear(8, 2), nn.Linear(8, 1)), "int4-g8", select="0"), path)
     good, expected, accepted = path.read_bytes(), read(path), []

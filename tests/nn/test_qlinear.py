@@ -144,7 +144,9 @@ def test_a_loaded_qtensor_is_not_touched_by_later_changes():
             ValueError,
             "activation int8-g48: K=64 is not a multiple of the group size 48",
         ),
-        (lambda: QLinear.from_float(nn.Linear(64, 4, device="meta")), ValueError, "meta device and has no values"),
+        (lambda: QLinear.from_float(nn.Linear(64, 4, device="meta")), ValueError, "has no values yet"),
+        (lambda: QLinear.from_float(nn.LazyLinear(4)), ValueError, "has no values yet"),
+        (lambda: QLinear.from_float(nn.Linear(64, 4), "int4-row", "int8-row-mse"), ValueError, "drop '-mse'"),
         (
             lambda: QLinear.from_qtensor(mf.quantize(torch.ones(4, 64), "int8-row"), torch.zeros(5)),
             ValueError,

@@ -146,6 +146,8 @@ def test_an_override_can_bring_back_what_an_earlier_one_left_out():
         ({"overrides": {"head": {}}}, "the override of 'head' is {}"),
         ({"overrides": {"head": {"weight": None}}}, "the override of 'head' has no weight; use None alone"),
         ({"overrides": {"head": {"weight": "int4"}}}, "does not say where scales live"),
+        ({"activation": "int8-row-mse"}, "activation int8-row-mse: x is scaled by absmax at run time; drop '-mse'"),
+        ({"overrides": {"head": {"activation": "int8-row-mse"}}}, "drop '-mse'"),
         ({"activation": "e4m3-row"}, "'e4m3' .*did you mean"),
     ],
 )

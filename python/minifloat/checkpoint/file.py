@@ -56,6 +56,9 @@ class Content:
     def names(self) -> list[str]:
         return [*self.tensors, *self.aliases]
 
+    def __contains__(self, name: str) -> bool:
+        return name in self.tensors or name in self.aliases
+
     def stored_name(self, name: str) -> str:
         return self.aliases.get(name, name)
 
@@ -70,11 +73,11 @@ class Content:
                 that is out of range.
         """
         stored = self.layers[layer]
-        expected, names = field_names(stored.weight), set(self.names())
+        expected = field_names(stored.weight)
         for name in FIELDS:
-            if name in expected and join(layer, name) not in names:
+            if name in expected and join(layer, name) not in self:
                 raise ValueError(f"tensor {join(layer, name)!r} is missing, which {stored.weight} needs")
-            if name not in expected and join(layer, name) in names:
+            if name not in expected and join(layer, name) in self:
                 raise ValueError(f"tensor {join(layer, name)!r} does not belong to {stored.weight}")
         tensors = {name: self.tensor(join(layer, name)) for name in expected}
         return from_tensors(tensors, stored.weight, stored.shape, layer)

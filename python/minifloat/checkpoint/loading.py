@@ -75,12 +75,12 @@ def _tensor_problems(model: nn.Module, content: Content) -> list[str]:
     replaced = _replaced(content)
     expected = {name: tensor for name, tensor in own_tensors(model) if name not in replaced}
     of_layers = {join(layer, field) for layer in content.layers for field in FIELDS}
-    found = [name for name in content.names() if name not in of_layers]
-    problems = [f"tensor {name!r} is missing, which the model has" for name in expected if name not in found]
-    problems += [f"tensor {name!r} is in the file, but not in the model" for name in found if name not in expected]
+    problems = [f"tensor {name!r} is missing, which the model has" for name in expected if name not in content]
+    extra = [name for name in content.names() if name not in of_layers and name not in expected]
+    problems += [f"tensor {name!r} is in the file, but not in the model" for name in extra]
     first: dict[int, str] = {}
     for name, tensor in expected.items():
-        if name not in found:
+        if name not in content:
             continue
         stored = content.tensor(name)
         if (stored.shape, stored.dtype) != (tensor.shape, tensor.dtype):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from .. import ops  # noqa: F401 - registers torch.ops.minifloat.linear
 from ..formats import QuantSpec
@@ -53,8 +54,8 @@ class QLinear(nn.Module):
         """
         if not isinstance(linear, nn.Linear):
             raise TypeError(f"QLinear.from_float takes an nn.Linear, got {type(linear).__name__}")
-        if linear.weight.is_meta:
-            raise ValueError("QLinear.from_float: the weight is on the meta device and has no values: load them first")
+        if is_lazy(linear.weight) or linear.weight.is_meta:
+            raise ValueError("QLinear.from_float: the weight has no values yet (it is lazy or on the meta device)")
         spec = QuantSpec.parse(weight)
         activation = check_activation(activation, linear.in_features)
         with torch.no_grad():
@@ -169,17 +170,30 @@ class QLinear(nn.Module):
         self._use(self.prepared)
 
 
-def check_activation(activation: str | QuantSpec | None, k: int) -> QuantSpec | None:
-    """The spec of x, checked against K.
+def parse_activation(activation: str | QuantSpec | None) -> QuantSpec | None:
+    """The spec of x.
 
     Raises:
-        ValueError: unknown spec, or K is not a multiple of its group size.
+        ValueError: unknown spec, or one whose scales take a search.
     """
     if activation is None:
         return None
     spec = QuantSpec.parse(activation)
+    if spec.scale_rule != "absmax":
+        raise ValueError(f"activation {spec}: x is scaled by absmax at run time; drop '-{spec.scale_rule}'")
+    return spec
+
+
+def check_activation(activation: str | QuantSpec | None, k: int) -> QuantSpec | None:
+    """The spec of x with K columns.
+
+    Raises:
+        ValueError: not a spec for activations, or K is not a multiple of its group size.
+    """
+    spec = parse_activation(activation)
     try:
-        spec.groups(k)
+        if spec is not None:
+            spec.groups(k)
     except ValueError as error:
         raise ValueError(f"activation {spec}: {error}") from error
     return spec

@@ -14,7 +14,7 @@ from ..formats import QuantSpec
 from ..qtensor import quantize
 from .prepared import PreparedWeight
 from .progress import track
-from .qlinear import QLinear
+from .qlinear import QLinear, parse_activation
 from .report import LayerReport
 from .selection import Layer, Overrides, Select, choose, linear_layers
 
@@ -57,8 +57,7 @@ def quantize_(
     layers = linear_layers(model)
     if not layers:
         raise ValueError(f"quantize_: {type(model).__name__} has no nn.Linear")
-    activation = None if activation is None else QuantSpec.parse(activation)
-    choose(layers, QuantSpec.parse(weight), activation, select, overrides or {})
+    choose(layers, QuantSpec.parse(weight), parse_activation(activation), select, overrides or {})
     _leave_out(layers, model)
     chosen = [layer for layer in layers if layer.weight is not None]
     _raise_all([problem for layer in chosen for problem in _problems(layer)])

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from ..formats import QuantSpec
-from .qlinear import QLinear
+from .qlinear import QLinear, parse_activation
 
 Select = str | Sequence[str] | Callable[[str, nn.Module], bool] | None
 Overrides = Mapping[str, Mapping[str, str | QuantSpec | None] | None]
@@ -119,7 +119,8 @@ def _read_override(pattern: str, override) -> dict[str, QuantSpec | None] | None
         )
     if "weight" in override and override["weight"] is None:
         raise ValueError(f"quantize_: the override of {pattern!r} has no weight; use None alone to leave the layer out")
-    return {key: None if spec is None else QuantSpec.parse(spec) for key, spec in override.items()}
+    parsers = {"weight": QuantSpec.parse, "activation": parse_activation}
+    return {key: parsers[key](spec) for key, spec in override.items()}
 
 
 def _kind(layers: list[Layer], chosen: list[Layer]) -> str:
