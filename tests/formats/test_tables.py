@@ -117,7 +117,9 @@ def test_own_codebook():
     assert (f.bits, f.signed, f.max, f.min, f.smallest, f.unit) == (2, True, 3, -1, 0.5, -1)
     assert Format.parse("test_thirds") is f and Format.codebook("test_thirds", [3, -1, 0.5]) == f
     np.testing.assert_array_equal(f.grid[:3], [6, -2, 1])
-    np.testing.assert_array_equal(f.encode([10.0, -0.26, -0.24, 1.75]), [0, 1, 2, 0])  # 1.75 is a tie
+    np.testing.assert_array_equal(f.encode([10.0, -0.26, -0.24]), [0, 1, 2])
+    np.testing.assert_array_equal(f.encode([1.75, -0.25]), [0, 2])  # ties
+    np.testing.assert_array_equal(f.encode([1.75, -0.25], "nearest_away"), [0, 1])  # -1 is farther from 0 than 0.5
     with pytest.raises(ValueError, match=r"code 3 at \(1,\) is out of range for test_thirds: codes are 0..2"):
         f.decode(np.array([0, 3], np.uint8))
 
