@@ -97,15 +97,9 @@ def test_absmax_scales_and_codes(name, place, scale_format):
 def test_scales_at_the_ends_of_float32(name, scale_format):
     """Zero, subnormals, float32's largest, neighbours of powers of two: no scale is zero, subnormal or infinite."""
     powers = 2.0 ** np.arange(-126, 128, 7)
-    tops = [
-        0,
-        2.0**-149,
-        2.0**-130,
-        SMALLEST,
-        float(LARGEST),
-        *powers,
-        *np.nextafter(np.float32(powers), np.float32(0)),
-    ]
+    bf16_ties = 1 + 2.0**-8 * np.array([1, 3, 5, 255])  # for nf4, whose largest value is 1
+    tops = [0, 2.0**-149, 2.0**-130, SMALLEST, float(LARGEST), *powers, *bf16_ties]
+    tops += list(np.nextafter(np.float32(powers), np.float32(0)))
     for top in np.array(tops, np.float32):
         x = np.array([[top, -top, 0, top / 2]], np.float32)
         q = quantize(x, f"{name}-row-{scale_format}")
