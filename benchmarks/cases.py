@@ -37,7 +37,7 @@ class Options:
     copies_mb: int = 160
     seconds: float = 4.0  # per cell, after which no new round starts
     min_rounds: int = 5
-    max_rounds: int = 25
+    max_rounds: int = 40
 
     @property
     def cells(self) -> list[tuple[tuple[int, int], list[int]]]:

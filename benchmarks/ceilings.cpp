@@ -20,7 +20,7 @@
 
 namespace {
 
-constexpr int kTries = 48;
+constexpr int kTries = 64;
 constexpr int kLoops = 300'000;            // some 1 ms
 constexpr size_t kWindow = size_t{32} << 20;  // read in one try, beyond the second-level cache; each try takes another
 

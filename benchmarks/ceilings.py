@@ -34,7 +34,7 @@ def peak(ceilings: dict[str, float], start: str) -> float:
 
 
 def limit_us(
-    ceilings: dict[str, float], shape: tuple[int, int], m: int, weight_bytes: int, arithmetic: str
+    ceilings: dict[str, float], shape: tuple[int, int], m: int, weight_bytes: float, arithmetic: str
 ) -> float | None:
     """The least time that one call could take: every byte once from DRAM, every multiply-add at full rate.
 

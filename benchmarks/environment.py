@@ -47,6 +47,12 @@ def prepare(peer_isa: str = "native") -> None:
             sys.path.append(str(path))
 
 
+def llama_folder() -> Path:
+    """llama.cpp's ggml fixes its instruction set when it is built: `make bench-peers` builds it twice."""
+    name = "lib-avx2" if os.environ.get("ATEN_CPU_CAPABILITY") == "avx2" else "lib"
+    return PEERS / "llama_cpp" / name
+
+
 def argument(name: str, default: str, argv: list[str] | None = None) -> str:
     """The value of `--name` on the command line, before any parser of it exists."""
     argv = sys.argv if argv is None else argv

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ..cases import Options
-from . import ours, torch_peers
+from . import ggml, ours, torch_peers
 from .base import Contender, Skipped
 
 __all__ = ["BASELINE", "Contender", "Skipped", "all_peers", "everyone", "ours"]
 
-PEER_MODULES = [torch_peers]
+PEER_MODULES = [torch_peers, ggml]
 BASELINE = "torch float32"
 
 

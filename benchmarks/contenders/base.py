@@ -50,7 +50,7 @@ class Contender(ABC):
 
     def release(self) -> None:
         """Drop the copies."""
-        keep = {"name", "width", "arithmetic", "library", "spec", "activation"}
+        keep = {"name", "width", "arithmetic", "library", "weight_bytes", "spec", "activation"}
         for attribute in [a for a in vars(self) if a not in keep and not a.startswith("_")]:
             delattr(self, attribute)
 
