@@ -36,6 +36,7 @@ def test_to_float32(unit, kind):
     rng = np.random.default_rng(unit + 298)
     near = [(int(rng.integers(2**24)) << shift) + extra for shift in range(1, 29) for extra in (-1, 0, 1)]
     near += [half + extra for half in (3 << 23, 5 << 23, (1 << 25) + 1) for extra in (-1, 0, 1)]
+    near += [((4 * i + 1) << 28) + extra for i in (3, 999, 1 << 20) for extra in (-1, 0, 1)]  # at unit -178 too
     if kind is object:
         near += [(v << 60) + extra for v in near for extra in (-1, 0, 1)]
         near += [1 << 500, (1 << 224) + (1 << 200) + 1]
