@@ -86,6 +86,7 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
   auto shape = x.sizes().vec();
   shape.back() = p.n;
   at::Tensor y = at::empty({m, p.n}, rows.options());
+  if (y.numel() == 0) return y.to(x.scalar_type()).reshape(shape);
   const float* bias_data = bias.has_value() ? bias_floats.const_data_ptr<float>() : nullptr;
   if (p.carrier == kFloat && m >= kRowsForGemm) {
     linear_by_gemm(p, weight.const_data_ptr<uint8_t>(), rows, y);

@@ -1,6 +1,25 @@
 """minifloat: linear algebra in 1 to 8 bits, the same bits on every backend."""
 
-from . import emulator
-from .formats import Format, QuantSpec
+import torch  # noqa: F401  before the extension, which is linked against it
 
-__all__ = ["Format", "QuantSpec", "emulator"]
+from . import emulator, nn, ops
+from .checkpoint import load, save
+from .formats import Format, QuantSpec
+from .functional import backends, linear
+from .nn import quantize_
+from .qtensor import QTensor, quantize
+
+__all__ = [
+    "Format",
+    "QTensor",
+    "QuantSpec",
+    "backends",
+    "emulator",
+    "linear",
+    "load",
+    "nn",
+    "ops",
+    "quantize",
+    "quantize_",
+    "save",
+]

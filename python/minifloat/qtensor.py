@@ -149,7 +149,7 @@ def quantize(w: torch.Tensor, spec: str | QuantSpec) -> QTensor:
     spec = QuantSpec.parse(spec)
     if w.dim() != 2 or w.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         raise ValueError(
-            f"quantize: expected a (N, K) matrix of float32, bfloat16 or float16, got {w.dtype} of shape {tuple(w.shape)}"
+            f"quantize: expected a matrix (N, K) of float32, bfloat16 or float16, got {w.dtype}, shape {tuple(w.shape)}"
         )
     spec.groups(w.shape[1])
     w = w.detach().float()

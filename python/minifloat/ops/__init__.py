@@ -18,7 +18,7 @@ RAW_SCALES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "e8m0fnu": t
 
 
 def prepare(q: QTensor, activation: QuantSpec | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """The weight in the layout of its device's kernels, and the plan (a CPU tensor) that torch.ops.minifloat.linear takes.
+    """What torch.ops.minifloat.linear takes: the weight in its kernels' layout on its device, and the plan on the CPU.
 
     Raises:
         ValueError: the group sizes do not fit K.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ MAGIC, VERSION = 0x31746F6C666E696D, 1
 assert PLAN.itemsize == _C.PLAN_BYTES and OPERAND.itemsize == _C.OPERAND_BYTES, "records.py and plan.h disagree"
 
 
-@lru_cache(maxsize=None)
+@cache
 def _operand(spec: QuantSpec) -> np.ndarray:
     f = spec.format
     record = np.zeros((), OPERAND)
@@ -120,7 +120,7 @@ def _as_tensor(record: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.frombuffer(record.tobytes(), dtype=np.uint8).copy())
 
 
-@lru_cache(maxsize=None)
+@cache
 def operand_record(spec: QuantSpec) -> torch.Tensor:
     """What quantize and dequantize need to know of a spec: one uint8 CPU tensor."""
     return _as_tensor(_operand(spec))
