@@ -113,7 +113,7 @@ class Run:
         return cell
 
     def finish(self) -> None:
-        """Measure the ceilings once more, since the first time may have been disturbed, and set the limits by the best."""
+        """Measure the ceilings once more, as the first time may have been disturbed; set the limits by the best."""
         for threads, before in self.ceilings.items():
             after = measure_ceilings(int(threads), self.machine["isa"])
             self.ceilings[threads] = {name: max(rate, after[name]) for name, rate in before.items()}

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 BLOCK_US = (
     1000.0  # a block of calls lasts about this long: enough for the clock, short enough to fall between neighbours
 )
+PAUSE_S = 0.001  # before a block: idle threads of the contender before, which spin for a while, go to sleep
 
 
 @dataclass
@@ -39,7 +40,12 @@ def calibrate(work: Work, clock=time.perf_counter) -> int:
 
 
 def measure(
-    works: dict[str, Work], seconds: float, min_rounds: int = 5, max_rounds: int = 40, clock=time.perf_counter
+    works: dict[str, Work],
+    seconds: float,
+    min_rounds: int = 5,
+    max_rounds: int = 40,
+    clock=time.perf_counter,
+    rest=lambda: time.sleep(PAUSE_S),
 ) -> dict[str, list[float]]:
     """Time per call in us, one sample a round, for every contender in turn.
 
@@ -55,6 +61,7 @@ def measure(
             break
         for name in names[done % len(names) :] + names[: done % len(names)]:
             work, count = works[name], repeats[name]
+            rest()
             for _ in range(min(count - 1, 2)):
                 work.run()
             begin = clock()

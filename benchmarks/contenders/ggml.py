@@ -67,7 +67,6 @@ SIGNATURES = {
     "ggml_tensor_overhead": (c_size_t, []),
     "ggml_graph_overhead_custom": (c_size_t, [c_size_t, c_bool]),
     "ggml_type_name": (c_char_p, [c_int]),
-    "ggml_log_set": (None, [LOG, c_void_p]),
     "ggml_new_tensor_2d": (c_void_p, [c_void_p, c_int, c_int64, c_int64]),
     "ggml_mul_mat": (c_void_p, [c_void_p, c_void_p, c_void_p]),
     "ggml_new_graph_custom": (c_void_p, [c_void_p, c_size_t, c_bool]),
@@ -96,7 +95,8 @@ class Library:
             function = self.find(name)
             function.restype, function.argtypes = result, arguments
             setattr(self, name.removeprefix("ggml_"), function)
-        self.log_set(QUIET, None)
+        if hasattr(self.files[0], "ggml_log_set"):
+            self.files[0].ggml_log_set(QUIET, None)
         self.backend = self.backend_cpu_init()
 
     def find(self, name: str):

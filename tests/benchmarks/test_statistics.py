@@ -49,19 +49,19 @@ def test_a_block_lasts_long_enough_and_not_longer(took_us, repeats):
 def test_samples_are_times_per_call():
     clock = Clock()
     works = {"one": clock.work(100.0), "several": clock.work(600.0, calls=3)}
-    samples = measure(works, seconds=0, min_rounds=4, max_rounds=4, clock=clock)
+    samples = measure(works, seconds=0, min_rounds=4, max_rounds=4, clock=clock, rest=lambda: None)
     assert samples == {"one": [pytest.approx(100.0)] * 4, "several": [pytest.approx(200.0)] * 4}
 
 
 def test_rounds_interleave_and_rotate():
     clock, log = Clock(), []
     works = {name: clock.work(BLOCK_US * 2, log=log, name=name) for name in "abc"}
-    measure(works, seconds=0, min_rounds=3, max_rounds=9, clock=clock)
+    measure(works, seconds=0, min_rounds=3, max_rounds=9, clock=clock, rest=lambda: None)
     assert "".join(log[-9:]) == "abcbcacab"
 
 
 def test_rounds_end_when_the_time_is_up_but_never_below_the_minimum():
     clock = Clock()
     works = {"slow": clock.work(1e6)}
-    assert len(measure(works, seconds=3.5, min_rounds=2, max_rounds=9, clock=clock)["slow"]) == 4
-    assert len(measure(works, seconds=0.1, min_rounds=2, max_rounds=9, clock=clock)["slow"]) == 2
+    assert len(measure(works, seconds=3.5, min_rounds=2, max_rounds=9, clock=clock, rest=lambda: None)["slow"]) == 4
+    assert len(measure(works, seconds=0.1, min_rounds=2, max_rounds=9, clock=clock, rest=lambda: None)["slow"]) == 2
