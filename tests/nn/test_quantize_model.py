@@ -324,6 +324,34 @@ def test_attention_out_proj_stays_float():
         mf.quantize_(original, "int8-row", select="self_attn.out_proj")
 
 
+def encoder():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True)
+    return nn.TransformerEncoder(layer, 2).eval()
+
+
+@pytest.mark.filterwarnings("ignore:quantize_. left in float", "ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("through_a_file", [False, True])
+def test_the_encoders_fused_path_is_off(padded, through_a_file, tmp_path):
+    """It would read linear1.weight and multiply in float, without activation quantization and without the kernels."""
+    model = mf.quantize_(encoder(), "int8-row", "int2-row", select="*.linear?")
+    if through_a_file:
+        mf.save(model, tmp_path / "m")
+        model = mf.load(encoder(), tmp_path / "m")
+    x, calls = torch.randn(2, 7, 64), []
+    mask = (torch.arange(7) >= torch.tensor([[7], [4]])) if padded else None
+    expected = model(x, src_key_padding_mask=mask)  # with gradients torch never takes that path
+    for layer in model.layers:
+        forward = layer.linear1.forward
+        layer.linear1.forward = lambda x, forward=forward: calls.append(1) or forward(x)
+    with torch.inference_mode():
+        found = model(x, src_key_padding_mask=mask)
+    assert len(calls) == 2
+    real = ~mask if padded else slice(None)
+    torch.testing.assert_close(found[real], expected.detach()[real])
+
+
 class Scaled(nn.Linear):
     def forward(self, x):
         return 2 * super().forward(x)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ..nn.canonical import FIELDS, field_names, join
+from ..nn.fused import call_layers
 from ..nn.prepared import PreparedWeight, on_device
 from ..nn.progress import track
 from ..nn.qlinear import QLinear
@@ -39,6 +40,7 @@ def load(model: nn.Module, path: str | os.PathLike) -> nn.Module:
         raise ValueError(f"load: {os.fspath(path)}: {error}") from error
     _put_layers(target, layers)  # from here on nothing can fail
     _put_tensors(target, content)
+    call_layers(target)
     return model
 
 

@@ -39,10 +39,10 @@ class PreparedWeight:
     def follow(self, moved: torch.Tensor) -> None:
         """Take over `moved`, what a layer's .to() made of the layout, unless a tied layer was here first."""
         old = self.layout
-        if moved is old or moved.dtype != torch.uint8:  # .type(torch.half) converts every buffer; ours are bits
-            return
+        if moved.device == old.device:
+            return  # what else the conversion did, as .type(torch.half) does to every buffer, is not for these bits
         if moved.device.type == old.device.type or moved.is_meta or old.is_meta:
-            self.layout = old if moved.device == old.device else moved
+            self.layout = moved
         else:  # another backend, another layout
             q = on_device(self.qtensor, moved.device)
             self.layout, self.plan = ops.prepare(q, self.activation)
@@ -61,7 +61,6 @@ class PreparedWeight:
     def __deepcopy__(self, memo: dict) -> PreparedWeight:
         new = object.__new__(PreparedWeight)
         new.__dict__ = self.__dict__ | {name: copy.deepcopy(getattr(self, name), memo) for name in ("layout", "plan")}
-        memo[id(self)] = new
         return new
 
     def __reduce__(self):

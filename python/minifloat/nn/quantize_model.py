@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from ..formats import QuantSpec
 from ..qtensor import quantize
+from .fused import call_layers
 from .prepared import PreparedWeight
 from .progress import track
 from .qlinear import QLinear, parse_activation
@@ -69,6 +70,7 @@ def quantize_(
     for layer in chosen:  # from here on nothing can fail
         for parent, attribute in layer.places:
             parent._modules[attribute] = made[id(layer)]
+    call_layers(model)
     _tell(layers, report)
     return model
 
