@@ -125,6 +125,7 @@ def probes(c: Case, random_count: int) -> np.ndarray:
         single = exact.astype(np.float32)
         near = [np.nextafter(x, x.dtype.type(end)) for x in (exact, single) for end in (-np.inf, np.inf)]
     rng = np.random.default_rng(c.bits * 100 + c.exponent_bits)
+    random_count //= 1 + c.signed
     smallest, largest = values[values > 0].min(), values[top]
     wide = np.exp2(rng.uniform(np.log2(smallest) - 3, np.log2(largest) + 1, random_count // 2))
     flat = rng.uniform(0, 1.2 * largest, random_count - random_count // 2).astype(np.float32)
