@@ -38,10 +38,10 @@ else ifeq ($(wildcard python/minifloat/_C.*),)
 .PHONY: $(BUILT)
 endif
 
-.PHONY: help test demo bench build lint format clean
+.PHONY: help test demo bench bench-peers build lint format clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
 test: lint build ## ruff, then every test; ARGS="-k packing" is passed to pytest
 	@# One torch thread per worker, so that the workers do not compete; tests that need two ask for two.
@@ -52,6 +52,9 @@ demo: build ## quantize a real model and print the table
 
 bench: build ## measure the linear layer beside its peers; ARGS=--full for every case
 	$(PY) -m pytest benchmarks --benchmark-columns=min,median,iqr,rounds --benchmark-sort=min $(ARGS)
+
+bench-peers: $(INSTALLED) ## install what the benchmarks compare with, into .venv/peers
+	$(PY) benchmarks/install_peers.py
 
 build: $(BUILT) $(EDITABLE) ## build the extension if its sources changed
 

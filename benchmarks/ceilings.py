@@ -11,30 +11,35 @@ SOURCE = ROOT / "benchmarks" / "ceilings.cpp"
 PROGRAM = ROOT / "build" / "ceilings"
 
 
-def measure_ceilings(threads: int, isa: str) -> dict[str, float]:
-    """Run benchmarks/ceilings.cpp, compiled on demand: GB/s and Gop/s by name.
-
-    Args:
-        isa: what our kernels run on; wider instructions are left out.
-    """
+def measure_ceilings(threads: int) -> dict[str, float]:
+    """Run benchmarks/ceilings.cpp, compiled on demand: GB/s and Gop/s by name, for everything this CPU has."""
     if not PROGRAM.exists() or PROGRAM.stat().st_mtime < SOURCE.stat().st_mtime:
         PROGRAM.parent.mkdir(exist_ok=True)
         subprocess.run(["g++", "-std=c++20", "-O2", "-pthread", str(SOURCE), "-o", str(PROGRAM)], check=True)
     extra = ["avx_vnni"] if "avx_vnni" in cpu_flags() else []
-    ran = subprocess.run([str(PROGRAM), str(threads), isa, *extra], check=True, capture_output=True, text=True)
+    ran = subprocess.run([str(PROGRAM), str(threads), *extra], check=True, capture_output=True, text=True)
     return json.loads(ran.stdout)
 
 
-def peak(ceilings: dict[str, float], start: str) -> float:
-    """The fastest of the measured figures whose name starts so."""
-    found = [rate for name, rate in ceilings.items() if name.startswith(start)]
+def peak(ceilings: dict[str, float], start: str, isa: str = "native") -> float:
+    """The fastest of the measured figures whose name starts so, without instructions that `isa` does not have."""
+    missing = []
+    if isa != "native":
+        missing += [] if "512" in isa else ["avx512"]
+        missing += [] if "vnni" in isa else ["dpbusd"]
+    found = [rate for name, rate in ceilings.items() if name.startswith(start) and not any(m in name for m in missing)]
     if not found:
         raise ValueError(f"no ceiling named {start}*, only {', '.join(ceilings)}")
     return max(found)
 
 
 def limit_us(
-    ceilings: dict[str, float], shape: tuple[int, int], m: int, weight_bytes: float, arithmetic: str
+    ceilings: dict[str, float],
+    shape: tuple[int, int],
+    m: int,
+    weight_bytes: float,
+    arithmetic: str,
+    isa: str = "native",
 ) -> float | None:
     """The least time that one call could take: every byte once from DRAM, every multiply-add at full rate.
 
@@ -42,10 +47,11 @@ def limit_us(
         shape: (N, K).
         weight_bytes: as the kernel reads them; x and y count as float32.
         arithmetic: 'int8' or 'float32'; None comes back for others, whose ceiling is not measured.
+        isa: what the kernel may use; "native" is everything that was measured.
     """
     if arithmetic not in ("int8", "float32"):
         return None
     n, k = shape
     memory_us = (weight_bytes + 4 * m * (n + k)) / peak(ceilings, "dram_") * 1e-3
-    compute_us = 2 * m * n * k / peak(ceilings, arithmetic) * 1e-3
+    compute_us = 2 * m * n * k / peak(ceilings, arithmetic, isa) * 1e-3
     return max(memory_us, compute_us)

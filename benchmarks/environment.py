@@ -113,6 +113,10 @@ def versions() -> dict[str, str]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
+    built = PEERS / "llama_cpp" / "built"  # from source, so without metadata
+    if built.exists():
+        name, _, version = built.read_text().splitlines()[0].partition("==")
+        found[name] = version
     return found
 
 

@@ -61,10 +61,17 @@ def panel(axis, cell: dict, table: list[dict]) -> None:
             linewidth=2.6,
             label=label,
         )
+    widest = max(axis.get_xlim()[1], *(row["limit"] or 0 for row in table))
     for y, row in zip(at, table, strict=True):
-        axis.text(row["ratio"], y, f" {row['ratio']:.1f}", va="center", fontsize=8)
+        inside = row["ratio"] > 0.1 * widest  # where no tick can cross it
+        place = {"x": row["ratio"] - 0.01 * widest, "ha": "right", "color": "white"} if inside else {"x": row["ratio"]}
+        axis.text(y=y, s=f" {row['ratio']:.1f}", va="center", fontsize=8, **place)
+        if row["same_width"]:
+            name, ratio = row["same_width"]
+            right = max(row["ratio"], ratio, row["limit"] or 0) + 0.02 * widest
+            axis.text(right, y, name, va="center", fontsize=6.5, color=MARKS[0][1])
     axis.axvline(1, color="black", linewidth=0.8)
     axis.set_yticks(at, [row["name"] for row in table], fontsize=8)
     axis.set_title(f"{cell['n']} x {cell['k']}, {cell['threads']} thread{'s' * (cell['threads'] > 1)}", fontsize=10)
-    axis.set_xlim(left=0)
+    axis.set_xlim(0, 1.25 * widest)
     axis.spines[["top", "right"]].set_visible(False)

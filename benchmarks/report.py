@@ -93,7 +93,8 @@ def markdown(results: dict, statistic: str = "best_us") -> str:
         lines += ["", f"### N = {n}, K = {k}, {threads} thread{'s' * (threads > 1)}", ""]
         lines += [f"Ratio to torch float32 ({word} of the rounds): ours / best peer of that width / limit.", ""]
         lines += ratio_table(cells, statistic)
-        lines += ["", "Peers, ratio to torch float32:", "", *peer_table(cells, statistic)]
+        lines += ["", "Best peer of each width:", "", *best_table(cells, statistic)]
+        lines += ["", "Every peer:", "", *peer_table(cells, statistic)]
     if results["skipped"]:
         lines += ["", "Skipped: " + "; ".join(f"{what}: {why}" for what, why in results["skipped"].items())]
     return "\n".join(lines) + "\n"
@@ -119,13 +120,33 @@ def ratio_table(cells: list[dict], statistic: str) -> list[str]:
         entries = []
         for table in tables:
             row = table.get(name)
-            peer = f"{row['same_width'][1]:.1f}" if row and row["same_width"] else "none"
-            limit = f"{row['limit']:.1f}" if row and row["limit"] else "?"
-            entries.append(f"**{row['ratio']:.1f}** / {peer} / {limit}" if row else "")
+            entries.append(ratio_entry(row) if row else "")
         bits = next(table[name]["bits"] for table in tables if name in table)
         lines.append(f"| {name} | {bits:.3g} | " + " | ".join(entries) + " |")
     base = [f"{cell['contenders'][BASELINE][statistic]:.0f} us" for cell in cells]
     lines.append("| *torch float32* | 32 | " + " | ".join(base) + " |")
+    return lines
+
+
+def ratio_entry(row: dict) -> str:
+    """ours / best peer of that width / limit; ours in bold where no peer of that width is faster."""
+    peer = row["same_width"] and row["same_width"][1]
+    ours = f"{row['ratio']:.1f}" if peer and peer > row["ratio"] else f"**{row['ratio']:.1f}**"
+    return " / ".join([ours, f"{peer:.1f}" if peer else "none", f"{row['limit']:.1f}" if row["limit"] else "?"])
+
+
+def best_table(cells: list[dict], statistic: str) -> list[str]:
+    """Which peer is the fastest of each width."""
+    lines = ["| bits | " + " | ".join(f"M={cell['m']}" for cell in cells) + " |", "|---" * (len(cells) + 1) + "|"]
+    widths = [("1, 2", range(1, 3)), *((str(b), range(b, b + 1)) for b in range(3, 9)), ("up to 8", range(1, 9))]
+    for label, widths_of_row in [*widths, ("float", range(16, 33))]:
+        entries = []
+        for cell in cells:
+            found = best_peer(cell, widths_of_row, statistic)
+            base = cell["contenders"][BASELINE][statistic]
+            entries.append(f"{base / found[1]:.2f} {found[0]}" if found else "")
+        if any(entries):
+            lines.append(f"| {label} | " + " | ".join(entries) + " |")
     return lines
 
 

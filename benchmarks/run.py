@@ -19,7 +19,7 @@ import torch
 
 from . import contenders as teams
 from .ceilings import limit_us, measure_ceilings
-from .report import cell_lines, write_report
+from .report import cell_lines, is_ours, write_report
 from .timing import measure, statistics
 
 # Above this relative error the wrong product was timed: 2-bit weights reach 0.95 with one scale a row.
@@ -32,9 +32,9 @@ class Run:
     def __init__(self, options: Options, names: set[str] | None = None, log=print):
         """names: only these contenders (and torch float32) take part; None: all that the options choose."""
         self.options, self.names, self.log = options, names, log
-        isa = teams.ours.select_isa(options.isa)
+        teams.ours.select_isa(options.isa)
         self.machine = environment.describe(options)
-        self.ceilings = {str(t): measure_ceilings(t, isa) for t in options.chosen_threads}
+        self.ceilings = {str(t): measure_ceilings(t) for t in options.chosen_threads}
         self.skipped: dict[str, str] = {}
         self.cells: list[dict] = []
         self.team: list[teams.Contender] = []
@@ -52,7 +52,7 @@ class Run:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # peers deprecate what we time
             self.cells.append(self._cell(self.team, self.w, m, threads))
-        set_limits(self.cells[-1], self.ceilings[str(threads)])
+        set_limits(self.cells[-1], self.ceilings[str(threads)], self.machine["isa"])
         return self.cells[-1]
 
     def release(self) -> None:
@@ -115,10 +115,10 @@ class Run:
     def finish(self) -> None:
         """Measure the ceilings once more, as the first time may have been disturbed; set the limits by the best."""
         for threads, before in self.ceilings.items():
-            after = measure_ceilings(int(threads), self.machine["isa"])
+            after = measure_ceilings(int(threads))
             self.ceilings[threads] = {name: max(rate, after[name]) for name, rate in before.items()}
         for cell in self.cells:
-            set_limits(cell, self.ceilings[str(cell["threads"])])
+            set_limits(cell, self.ceilings[str(cell["threads"])], self.machine["isa"])
 
     def results(self) -> dict:
         """What goes into the JSON file."""
@@ -139,11 +139,12 @@ class Run:
         return path
 
 
-def set_limits(cell: dict, ceilings: dict[str, float]) -> None:
-    """Give every contender of a cell the least time that the machine would allow it."""
+def set_limits(cell: dict, ceilings: dict[str, float], isa: str) -> None:
+    """Give every contender of a cell the least time that the machine would allow it; ours may use `isa` only."""
     n, k = cell["n"], cell["k"]
-    for stats in cell["contenders"].values():
-        limit = limit_us(ceilings, (n, k), cell["m"], stats["bits"] * n * k / 8, stats["arithmetic"])
+    for name, stats in cell["contenders"].items():
+        may_use = isa if is_ours(name) else "native"
+        limit = limit_us(ceilings, (n, k), cell["m"], stats["bits"] * n * k / 8, stats["arithmetic"], may_use)
         stats["limit_us"] = limit and float(f"{limit:.4g}")
 
 

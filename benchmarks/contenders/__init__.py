@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ..cases import Options
-from . import ggml, onnx_runtime, ours, torch_peers
+from . import bits_and_bytes, ggml, onnx_runtime, ours, torch_peers
 from .base import Contender, Skipped
 
 __all__ = ["BASELINE", "Contender", "Skipped", "all_peers", "everyone", "ours"]
 
-PEER_MODULES = [torch_peers, onnx_runtime, ggml]
+PEER_MODULES = [torch_peers, onnx_runtime, ggml, bits_and_bytes]
 BASELINE = "torch float32"
 
 

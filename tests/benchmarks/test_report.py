@@ -4,8 +4,8 @@ import json
 
 import pytest
 from benchmarks.cases import Options, parse_shape, split_format
-from benchmarks.ceilings import limit_us
-from benchmarks.report import best_peer, cell_lines, markdown, rows, write_report
+from benchmarks.ceilings import limit_us, peak
+from benchmarks.report import best_peer, cell_lines, markdown, ratio_entry, rows, write_report
 from benchmarks.run import to_json
 
 CEILINGS = {
@@ -80,8 +80,15 @@ def test_markdown_names_machine_ratios_limits_and_skips():
     assert "Made Up 9000" in text and "commit abc1234" in text
     assert "| int4-row | 4.25 | **10.0** / 5.0 / 13.3 | **10.0** / 5.0 / 13.3 |" in text
     assert "| int3-row | 3.25 | **20.0** / none / 25.0 |" in text
+    assert "| 4 | 5.00 four fast | 5.00 four fast |" in text
     assert "| int8 maddubs add avx2, Gop/s | 600 |" in text
     assert "five: not installed" in text
+
+
+def test_a_format_that_is_behind_is_not_bold():
+    slow = cell()
+    slow["contenders"]["ours int4-row"]["best_us"] = 800.0
+    assert ratio_entry(rows(slow)[0]) == "2.5 / 5.0 / 13.3"
 
 
 def test_files_are_written(tmp_path):
@@ -101,6 +108,13 @@ def test_a_small_batch_is_limited_by_memory():
 def test_a_large_batch_is_limited_by_instructions():
     assert limit_us(CEILINGS, (1000, 1000), 300, 500_000, "int8") == pytest.approx(2 * 300 * 1e6 / 600e9 * 1e6)
     assert limit_us(CEILINGS, (1000, 1000), 300, 500_000, "float32") == pytest.approx(2 * 300 * 1e6 / 200e9 * 1e6)
+
+
+def test_instructions_that_the_isa_lacks_do_not_raise_the_limit():
+    wide = CEILINGS | {"int8_dpbusd_avx512_gops": 1900.0, "int8_maddubs_add_avx512_gops": 1200.0}
+    wide |= {"int8_dpbusd_avxvnni_gops": 900.0}
+    rates = [peak(wide, "int8", isa) for isa in ("avx2", "avxvnni", "avx512", "avx512_vnni", "native")]
+    assert rates == [600.0, 900.0, 1200.0, 1900.0, 1900.0]
 
 
 def test_other_arithmetic_has_no_measured_limit():
