@@ -17,7 +17,7 @@ from .prepared import PreparedWeight
 from .progress import track
 from .qlinear import QLinear, parse_activation
 from .report import LayerReport
-from .selection import Layer, Overrides, Select, choose, linear_layers
+from .selection import LEFT_OUT, NOT_SELECTED, Layer, Overrides, Select, choose, linear_layers
 
 MAX_SHOWN = 5  # problems in one message
 
@@ -67,11 +67,13 @@ def quantize_(
     made: dict[int, QLinear] = {}
     for layer in track(chosen, "quantizing"):
         made[id(layer)] = _quantized(layer, prepared)
+    _warn(layers)  # an error where warnings are errors: before anything changes
     for layer in chosen:  # from here on nothing can fail
         for parent, attribute in layer.places:
             parent._modules[attribute] = made[id(layer)]
     call_layers(model)
-    _tell(layers, report)
+    if report is not None:
+        report.extend(map(_report, layers))
     return model
 
 
@@ -82,20 +84,23 @@ def _leave_out(layers: list[Layer], model: nn.Module) -> None:
             if layer.named:
                 raise ValueError(f"quantize_: {layer.name!r} cannot be quantized: {reason}")
             layer.weight, layer.activation, layer.reason = None, None, reason
-    chosen = {id(layer.module): layer for layer in layers if layer.weight is not None}
-    for owners in _owners(model).values():
-        tied = [chosen[id(module)] for module, _ in owners if id(module) in chosen]
-        float_name = next((name for module, name in owners if id(module) not in chosen), None)
-        for layer in tied if float_name else []:
-            if not layer.named:
-                reason = f"its weight is tied to '{float_name}', which stays float"
-                layer.weight, layer.activation, layer.reason = None, None, reason
-        for layer in tied[1:] if not float_name else []:
-            if (layer.weight, layer.activation) != (tied[0].weight, tied[0].activation):
-                raise ValueError(
-                    f"quantize_: '{tied[0].name}' and '{layer.name}' share one weight, but would be quantized "
-                    f"as {tied[0].weight} x {tied[0].activation} and {layer.weight} x {layer.activation}: make that one"
-                )
+    owners = _owners(model)
+    chosen = [layer for layer in layers if layer.weight is not None and isinstance(layer.module, nn.Linear)]
+    modules = {id(layer.module) for layer in chosen}
+    first: dict[int, Layer] = {}
+    for layer in chosen:
+        key = id(layer.module.weight)
+        float_name = next((name for module, name in owners[key] if id(module) not in modules), None)
+        if float_name and not layer.named:
+            reason = f"its weight is tied to '{float_name}', which stays float"
+            layer.weight, layer.activation, layer.reason = None, None, reason
+            continue
+        other = first.setdefault(key, layer)
+        if (layer.weight, layer.activation) != (other.weight, other.activation):
+            raise ValueError(
+                f"quantize_: '{other.name}' and '{layer.name}' share one weight, but would be quantized as "
+                f"{other.weight} x {other.activation} and {layer.weight} x {layer.activation}: give them the same specs"
+            )
 
 
 def _why_float(module: nn.Module) -> str:
@@ -106,8 +111,8 @@ def _why_float(module: nn.Module) -> str:
         return "nn.MultiheadAttention multiplies with its weight directly, without calling it"
     if "weight" not in module._parameters:
         return "its weight is computed by a parametrization, weight norm or pruning: make that permanent first"
-    if type(module).forward is not nn.Linear.forward:
-        return f"its class {type(module).__name__} has a forward of its own"
+    if type(module).forward is not nn.Linear.forward or "forward" in vars(module):
+        return f"it has a forward of its own ({type(module).__name__})"
     return ""
 
 
@@ -165,17 +170,16 @@ def _quantized(layer: Layer, prepared: dict[int, PreparedWeight]) -> QLinear:
         raise ValueError(f"quantize_: nothing was changed, because of {layer.name!r}: {error}") from error
 
 
-def _tell(layers: list[Layer], report: list[LayerReport] | None) -> None:
-    if report is not None:
-        for layer in layers:
-            parent, attribute = layer.places[0]
-            now = parent._modules[attribute]
-            if isinstance(now, QLinear):
-                specs_and_bits = now.spec, now.activation, now.bits_per_value
-            else:
-                specs_and_bits = None, None, 8.0 * now.weight.dtype.itemsize
-            report.append(LayerReport(layer.name, layer.shape, *specs_and_bits, layer.reason))
-    skipped = [layer for layer in layers if layer.reason not in ("", "not selected", "left out by an override")]
+def _warn(layers: list[Layer]) -> None:
+    skipped = [layer for layer in layers if layer.reason not in ("", NOT_SELECTED, LEFT_OUT)]
     if skipped:
         reasons = "; ".join(f"'{layer.name}': {layer.reason}" for layer in skipped)
         warnings.warn(f"quantize_: left in float: {reasons}. Leave them out to silence this.", stacklevel=3)
+
+
+def _report(layer: Layer) -> LayerReport:
+    parent, attribute = layer.places[0]
+    now = parent._modules[attribute]
+    if isinstance(now, QLinear):
+        return LayerReport(layer.name, layer.shape, now.spec, now.activation, now.bits_per_value, layer.reason)
+    return LayerReport(layer.name, layer.shape, None, None, 8.0 * now.weight.dtype.itemsize, layer.reason)

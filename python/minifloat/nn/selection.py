@@ -12,6 +12,9 @@ from torch import nn
 from ..formats import QuantSpec
 from .qlinear import QLinear, parse_activation
 
+NOT_SELECTED = "not selected"
+LEFT_OUT = "left out by an override"
+
 Select = str | Sequence[str] | Callable[[str, nn.Module], bool] | None
 Overrides = Mapping[str, Mapping[str, str | QuantSpec | None] | None]
 
@@ -64,7 +67,7 @@ def choose(layers: list[Layer], weight: QuantSpec, activation: QuantSpec | None,
         ValueError: a pattern matches nothing, or an override is not understood.
     """
     for layer in layers:
-        layer.reason = "not selected"
+        layer.reason = NOT_SELECTED
     chosen = _select(layers, select)
     for layer in chosen:
         layer.weight, layer.activation, layer.reason = weight, activation, ""
@@ -77,7 +80,7 @@ def choose(layers: list[Layer], weight: QuantSpec, activation: QuantSpec | None,
         fields = _read_override(pattern, override)
         for layer in matching:
             if fields is None:
-                layer.weight, layer.activation, layer.reason = None, None, "left out by an override"
+                layer.weight, layer.activation, layer.reason = None, None, LEFT_OUT
                 continue
             # A layer that an earlier pattern left out is quantized again, from the call's own specs.
             old_weight, old_activation = (
