@@ -61,9 +61,10 @@ def measured():
 
 
 @pytest.mark.benchmark(timer=CLOCK, warmup=False, disable_gc=False)
-def test_linear(run, measured, benchmark, shape, m, threads, name):
+def test_linear(run, measured, benchmark, request, shape, m, threads, name):
     if (shape, m, threads) not in measured:
         measured[shape, m, threads] = run.cell(shape, m, threads)
+        run.write(request.config.option.out)
     stats = measured[shape, m, threads]["contenders"].get(name)
     if stats is None:
         pytest.skip(f"{name}: {run.skipped[name]}")

@@ -22,10 +22,16 @@ PEERS = Path(os.environ.get("MINIFLOAT_PEERS", ROOT / ".venv" / "peers"))
 # another process shares the core; 0 pays a wake-up for every parallel region. 10000 is some 0.2 ms: longer than the
 # gap between two calls, shorter than a scheduler's time slice.
 SPIN_COUNT = "10000"
-# PyTorch's own kernels, MKL and oneDNN each have a switch; they are read once, when the library is loaded.
+# PyTorch's own kernels, MKL, oneDNN and fbgemm each have a switch, read once, when the library is loaded. Without
+# --peer-isa they use all that the CPU has, whatever --isa says of ours. ONNX Runtime and bitsandbytes have no switch.
 PEER_ISA = {
-    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
     "native": {},
+    "avx2": {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "FBGEMM_ENABLE_INSTRUCTIONS": "AVX2",
+    },
 }
 # What decides how fast these kernels can be.
 FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512bw", "avx512vbmi", "avx512_vnni", "avx512_bf16", "amx_int8")
@@ -41,6 +47,7 @@ def prepare(peer_isa: str = "native") -> None:
     if "torch" in sys.modules:
         raise RuntimeError("benchmarks: prepare() must run before torch is imported")
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # where ggml aborts it would start a debugger
     os.environ.update(PEER_ISA[peer_isa])
     for path in (ROOT / "python", PEERS):
         if str(path) not in sys.path:
@@ -49,8 +56,12 @@ def prepare(peer_isa: str = "native") -> None:
 
 def llama_folder() -> Path:
     """llama.cpp's ggml fixes its instruction set when it is built: `make bench-peers` builds it twice."""
-    name = "lib-avx2" if os.environ.get("ATEN_CPU_CAPABILITY") == "avx2" else "lib"
-    return PEERS / "llama_cpp" / name
+    return PEERS / "llama_cpp" / ("lib-avx2" if peers_are_restricted() else "lib")
+
+
+def peers_are_restricted() -> bool:
+    """Whether this process was prepared with --peer-isa avx2, on a CPU that has more."""
+    return os.environ.get("ATEN_CPU_CAPABILITY") == "avx2" and "avx512f" in cpu_flags()
 
 
 def argument(name: str, default: str, argv: list[str] | None = None) -> str:

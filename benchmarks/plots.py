@@ -63,8 +63,8 @@ def panel(axis, cell: dict, table: list[dict]) -> None:
         )
     widest = max(axis.get_xlim()[1], *(row["limit"] or 0 for row in table))
     for y, row in zip(at, table, strict=True):
-        inside = row["ratio"] > 0.1 * widest  # where no tick can cross it
-        place = {"x": row["ratio"] - 0.01 * widest, "ha": "right", "color": "white"} if inside else {"x": row["ratio"]}
+        inside = row["ratio"] > 1 + 0.1 * widest  # at the foot of the bar, where ticks are rare
+        place = {"x": 1, "color": "white"} if inside else {"x": max(row["ratio"], 1)}
         axis.text(y=y, s=f" {row['ratio']:.1f}", va="center", fontsize=8, **place)
         if row["same_width"]:
             name, ratio = row["same_width"]

@@ -1,17 +1,19 @@
-"""Tables and plots from a result file: python benchmarks/report.py [benchmarks/results/....json]"""
+"""Tables and plots from a result file: python -m benchmarks.report [benchmarks/results/....json]"""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
+
+from . import results_file
+from .results_file import OURS
 
 BASELINE = "torch float32"
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def is_ours(name: str) -> bool:
-    return name.startswith("ours ")
+    return name.startswith(OURS)
 
 
 def best_peer(cell: dict, widths: range, statistic: str = "best_us") -> tuple[str, float] | None:
@@ -41,7 +43,7 @@ def rows(cell: dict, statistic: str = "best_us") -> list[dict]:
         us, limit = stats[statistic], stats["limit_us"]
         out.append(
             {
-                "name": name.removeprefix("ours "),
+                "name": name.removeprefix(OURS),
                 "width": width,
                 "bits": stats["bits"],
                 "us": us,
@@ -165,19 +167,15 @@ def peer_table(cells: list[dict], statistic: str) -> list[str]:
 
 def write_report(path: Path, statistic: str = "best_us") -> list[Path]:
     """Beside the result file: its tables as .md and one .png per batch size; returns what was written."""
-    results = json.loads(path.read_text())
+    results = results_file.read(path)
     tables = path.with_suffix(".md")
     tables.write_text(markdown(results, statistic))
-    written = [tables]
     try:
         from .plots import write_plots
-    except ImportError as reason:
-        if __package__:
-            print(f"plots skipped: {reason}")
-            return written
-        sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-        from benchmarks.plots import write_plots
-    return written + write_plots(results, path, statistic)
+    except ImportError as reason:  # matplotlib is optional
+        print(f"plots skipped: {reason}")
+        return [tables]
+    return [tables, *write_plots(results, path, statistic)]
 
 
 def main(argv: list[str]) -> int:

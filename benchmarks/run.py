@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import sys
 import warnings
 from pathlib import Path
 
-from . import environment
+from . import environment, results_file
 from .cases import Options, add_options, read_options
 
 if __name__ == "__main__":  # before anything imports torch
@@ -18,8 +17,9 @@ if __name__ == "__main__":  # before anything imports torch
 import torch
 
 from . import contenders as teams
-from .ceilings import limit_us, measure_ceilings
-from .report import cell_lines, is_ours, write_report
+from .ceilings import measure_ceilings
+from .report import cell_lines, write_report
+from .results_file import set_limits
 from .timing import measure, statistics
 
 # Above this relative error the wrong product was timed: 2-bit weights reach 0.95 with one scale a row.
@@ -52,7 +52,7 @@ class Run:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # peers deprecate what we time
             self.cells.append(self._cell(self.team, self.w, m, threads))
-        set_limits(self.cells[-1], self.ceilings[str(threads)], self.machine["isa"])
+        set_limits(self.cells[-1], self.ceilings[str(threads)], self.machine)
         return self.cells[-1]
 
     def release(self) -> None:
@@ -118,43 +118,34 @@ class Run:
             after = measure_ceilings(int(threads))
             self.ceilings[threads] = {name: max(rate, after[name]) for name, rate in before.items()}
         for cell in self.cells:
-            set_limits(cell, self.ceilings[str(cell["threads"])], self.machine["isa"])
+            set_limits(cell, self.ceilings[str(cell["threads"])], self.machine)
 
     def results(self) -> dict:
         """What goes into the JSON file."""
         return {"machine": self.machine, "ceilings": self.ceilings, "skipped": self.skipped, "cells": self.cells}
 
-    def save(self, out: str) -> Path:
-        """Write the JSON, the tables and the plots; returns the JSON's path."""
-        self.finish()
+    def path(self, out: str) -> Path:
+        """Where the results go: `out` itself if it is a .json file, a name by CPU and date in that folder otherwise."""
         path = Path(out) if out else environment.RESULTS
-        if path.suffix != ".json":
-            cpu = "".join(c if c.isalnum() else "-" for c in self.machine["cpu"].lower()).strip("-")
-            chosen = [f"ours-{self.options.isa}"] if self.options.isa else []
-            chosen += [f"peers-{self.options.peer_isa}"] if self.options.peer_isa != "native" else []
-            path = path / ("-".join([cpu, *chosen, self.machine["date"][:10]]) + ".json")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(to_json(self.results()))
-        write_report(path)
+        if path.suffix == ".json":
+            return path
+        cpu = "".join(c if c.isalnum() else "-" for c in self.machine["cpu"].lower()).strip("-")
+        chosen = [f"ours-{self.options.isa}"] if self.options.isa else []
+        chosen += [f"peers-{self.options.peer_isa}"] if self.options.peer_isa != "native" else []
+        return path / ("-".join([cpu, *chosen, self.machine["date"][:10]]) + ".json")
+
+    def write(self, out: str) -> Path:
+        """Write the JSON: after every cell, because a peer may abort the process."""
+        path = self.path(out)
+        results_file.write(self.results(), path)
         return path
 
-
-def set_limits(cell: dict, ceilings: dict[str, float], isa: str) -> None:
-    """Give every contender of a cell the least time that the machine would allow it; ours may use `isa` only."""
-    n, k = cell["n"], cell["k"]
-    for name, stats in cell["contenders"].items():
-        may_use = isa if is_ours(name) else "native"
-        limit = limit_us(ceilings, (n, k), cell["m"], stats["bits"] * n * k / 8, stats["arithmetic"], may_use)
-        stats["limit_us"] = limit and float(f"{limit:.4g}")
-
-
-def to_json(results: dict) -> str:
-    """One line a contender, so that files stay small and differences readable."""
-    text = json.dumps(results, indent=1)
-    for cell in results["cells"]:
-        for stats in cell["contenders"].values():
-            text = text.replace(json.dumps(stats, indent=1).replace("\n", "\n     "), json.dumps(stats), 1)
-    return text + "\n"
+    def save(self, out: str) -> Path:
+        """Write the final JSON, the tables and the plots; returns the JSON's path."""
+        self.finish()
+        path = self.write(out)
+        write_report(path)
+        return path
 
 
 def relative_error(y: torch.Tensor, reference: torch.Tensor) -> float:
@@ -171,6 +162,8 @@ def main(argv: list[str]) -> int:
         for shape, batches in options.cells:
             for m in batches:
                 print("\n".join(cell_lines(run.cell(shape, m, threads))), flush=True)
+                if parsed.out:
+                    run.write(parsed.out)
     if parsed.out:
         print(run.save(parsed.out))
     return 0

@@ -7,6 +7,7 @@ import logging
 
 import torch
 
+from ..environment import peers_are_restricted
 from .base import Contender, Skipped, copy_count, rotate
 
 
@@ -19,6 +20,8 @@ class BitsAndBytes(Contender):
         self._kind, self.name = kind, f"bitsandbytes {kind}"
 
     def build(self, w, target_bytes, threads):
+        if peers_are_restricted():
+            raise Skipped("cannot be restricted to AVX2")
         try:
             logging.disable(logging.WARNING)  # it asks for a package that fetches kernels at run time
             import bitsandbytes

@@ -12,6 +12,7 @@ from functools import cache
 import numpy as np
 import torch
 
+from ..environment import peers_are_restricted
 from ..timing import Work
 from .base import Contender, Skipped, copy_count, rotate
 
@@ -26,6 +27,8 @@ def packages():
     Raises:
         Skipped: one of them is missing.
     """
+    if peers_are_restricted():
+        raise Skipped("cannot be restricted to AVX2")
     try:
         import onnx
         import onnxruntime

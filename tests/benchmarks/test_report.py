@@ -1,12 +1,11 @@
 """Tables, plots and limits from made-up results."""
 
-import json
-
 import pytest
 from benchmarks.cases import Options, parse_shape, split_format
 from benchmarks.ceilings import limit_us, peak
 from benchmarks.report import best_peer, cell_lines, markdown, ratio_entry, rows, write_report
-from benchmarks.run import to_json
+
+from benchmarks import results_file
 
 CEILINGS = {
     "threads": 2,
@@ -19,7 +18,14 @@ CEILINGS = {
 
 
 def contender(us, width, limit=None):
-    stats = {"library": "made up", "width": width, "bits": width + 0.25, "limit_us": limit, "error": 0.1}
+    stats = {
+        "library": "made up",
+        "arithmetic": "int8",
+        "width": width,
+        "bits": width + 0.25,
+        "limit_us": limit,
+        "error": 0.1,
+    }
     return stats | {"best_us": us, "p10_us": us, "median_us": 1.5 * us, "p90_us": 2.0 * us, "samples": 5}
 
 
@@ -39,7 +45,14 @@ def cell(m=1):
 
 
 def results():
-    machine = {"cpu": "Made Up 9000", "flags": ["avx2"], "isa": "avx2", "torch_isa": "AVX2", "commit": "abc1234"}
+    machine = {
+        "cpu": "Made Up 9000",
+        "flags": ["avx2"],
+        "isa": "avx2",
+        "peer_isa": "native",
+        "torch_isa": "AVX2",
+        "commit": "abc1234",
+    }
     machine |= {"date": "2026-01-02T03:04:05", "versions": {"torch": "2.0"}, "load_at_start": 0.5}
     skipped = {"five": "not installed at 64x128"}
     return {"machine": machine, "ceilings": {"2": CEILINGS}, "skipped": skipped, "cells": [cell(1), cell(16)]}
@@ -93,11 +106,21 @@ def test_a_format_that_is_behind_is_not_bold():
 
 def test_files_are_written(tmp_path):
     path = tmp_path / "made-up.json"
-    path.write_text(to_json(results()))
+    results_file.write(results(), path)
     written = write_report(path)
-    assert json.loads(path.read_text()) == results()
     assert [p.name for p in written] == ["made-up.md", "made-up-M1.png", "made-up-M16.png"]
     assert all(p.stat().st_size > 0 for p in written)
+
+
+def test_result_files_hold_everything_but_the_limits(tmp_path):
+    path = tmp_path / "made-up.json"
+    results_file.write(results(), path)
+    expected = results()
+    for each in expected["cells"]:
+        results_file.set_limits(each, CEILINGS, expected["machine"])
+    assert results_file.read(path) == expected
+    contenders = len(cell()["contenders"])
+    assert len(path.read_text().splitlines()) < 60 + 4 * contenders
 
 
 def test_a_small_batch_is_limited_by_memory():
