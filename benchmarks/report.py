@@ -98,7 +98,11 @@ def markdown(results: dict, statistic: str = "best_us") -> str:
         lines += ["", "Best peer of each width:", "", *best_table(cells, statistic)]
         lines += ["", "Every peer:", "", *peer_table(cells, statistic)]
     if results["skipped"]:
-        lines += ["", "Skipped: " + "; ".join(f"{what}: {why}" for what, why in results["skipped"].items())]
+        reasons = {}
+        for name, reason in results["skipped"].items():
+            reasons.setdefault(reason, []).append(name)
+        lines += ["", "Skipped, with the first place where: "]
+        lines += ["", *(f"- {reason}: {', '.join(names)}" for reason, names in reasons.items())]
     return "\n".join(lines) + "\n"
 
 

@@ -1,8 +1,9 @@
-"""Result files: small enough to keep in the repository, one line a contender.
+"""Result files: small enough to keep in the repository.
 
 In memory a cell holds its contenders' statistics by name. In a file, what does not change from cell to cell is written
-once: `contenders` has each one's library, width and arithmetic, `weights` its stored bits and error for each (N, K),
-and a cell only the times [best, p10, median, p90, samples] in us. The limits are computed from the ceilings.
+once: `contenders` has each one's library, width and arithmetic, `weights` its stored bits and error for each (N, K).
+A cell has `times` in the order of `contenders`: [best, p10, median, p90, samples] in us, null where one was skipped.
+The limits are computed from the ceilings.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ OURS = "ours "
 
 
 def set_limits(cell: dict, ceilings: dict[str, float], machine: dict) -> None:
-    """Give every contender of a cell the least time that the machine would allow it, with the instructions it may use."""
+    """Give every contender of a cell the least time that the machine, with the instructions it may use, would allow."""
     n, k = cell["n"], cell["k"]
     for name, stats in cell["contenders"].items():
         may_use = machine["isa" if name.startswith(OURS) else "peer_isa"]
@@ -35,8 +36,10 @@ def pack(results: dict) -> dict:
             fixed[name] = {key: stats[key] for key in FIXED}
             error = max(stats["error"], of_shape.get(name, [0, 0])[1])
             of_shape[name] = [stats["bits"], error]
-        times = {name: [stats[key] for key in TIMES] for name, stats in cell["contenders"].items()}
-        cells.append({key: cell[key] for key in ("n", "k", "m", "threads")} | {"contenders": times})
+    for cell in results["cells"]:
+        found = [cell["contenders"].get(name) for name in fixed]
+        times = [stats and [stats[key] for key in TIMES] for stats in found]
+        cells.append({key: cell[key] for key in ("n", "k", "m", "threads")} | {"times": times})
     rest = {key: results[key] for key in ("machine", "ceilings", "skipped")}
     return rest | {"contenders": fixed, "weights": weights, "cells": cells}
 
@@ -47,7 +50,9 @@ def unpack(packed: dict) -> dict:
     for cell in packed["cells"]:
         of_shape = packed["weights"][f"{cell['n']}x{cell['k']}"]
         contenders = {}
-        for name, times in cell["contenders"].items():
+        for name, times in zip(packed["contenders"], cell.pop("times"), strict=True):
+            if times is None:
+                continue
             bits, error = of_shape[name]
             contenders[name] = packed["contenders"][name] | {"bits": bits, "error": error}
             contenders[name] |= dict(zip(TIMES, times, strict=True))

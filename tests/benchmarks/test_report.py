@@ -54,7 +54,7 @@ def results():
         "commit": "abc1234",
     }
     machine |= {"date": "2026-01-02T03:04:05", "versions": {"torch": "2.0"}, "load_at_start": 0.5}
-    skipped = {"five": "not installed at 64x128"}
+    skipped = dict.fromkeys(("five", "six"), "not installed at 64x128")
     return {"machine": machine, "ceilings": {"2": CEILINGS}, "skipped": skipped, "cells": [cell(1), cell(16)]}
 
 
@@ -95,7 +95,7 @@ def test_markdown_names_machine_ratios_limits_and_skips():
     assert "| int3-row | 3.25 | **20.0** / none / 25.0 |" in text
     assert "| 4 | 5.00 four fast | 5.00 four fast |" in text
     assert "| int8 maddubs add avx2, Gop/s | 600 |" in text
-    assert "five: not installed" in text
+    assert "- not installed at 64x128: five, six" in text
 
 
 def test_a_format_that_is_behind_is_not_bold():
