@@ -1,5 +1,7 @@
 #include "kernels.h"
 
+#include <cpuid.h>
+
 #include <atomic>
 #include <cstdlib>
 #include <stdexcept>
@@ -9,6 +11,18 @@ namespace {
 
 bool cpu_has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
+// GCC 12's __builtin_cpu_supports does not know avxvnni: CPUID leaf 7, subleaf 1, EAX bit 4.
+bool cpu_has_avxvnni() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return cpu_has_avx2() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 4 & 1);
+}
+
+bool cpu_has_avx512vnni() {
+  return cpu_has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");
+}
+
 struct Choice {
   const Kernels* kernels;
   bool (*supported)();
@@ -17,6 +31,8 @@ struct Choice {
 constexpr Choice kChoices[] = {
     {&kScalarKernels, [] { return true; }},
     {&kAvx2Kernels, cpu_has_avx2},
+    {&kAvxVnniKernels, cpu_has_avxvnni},
+    {&kAvx512VnniKernels, cpu_has_avx512vnni},
 };
 
 const Kernels& find(const std::string& isa) {

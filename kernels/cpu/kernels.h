@@ -60,7 +60,7 @@ struct Kernels {
                            int64_t end);
 };
 
-extern const Kernels kScalarKernels, kAvx2Kernels, kAvx512Kernels;
+extern const Kernels kScalarKernels, kAvx2Kernels, kAvxVnniKernels, kAvx512VnniKernels;
 
 // Any width: exact sums in a wide fixed-point accumulator.
 void linear_wide(const LinearArgs& args, int64_t begin, int64_t end);

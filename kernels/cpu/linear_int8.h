@@ -10,8 +10,9 @@
 namespace minifloat {
 namespace {
 
-// sum over the 16 k's of a half block, for kRows rows of activations
-template <class Isa, int kDepth, int kRows, class Source>
+// The 16 k's of a half block, for kRows rows of activations. Few rows leave the dot products waiting for each other's sums:
+// then a second chain of sums (the upper half of `sums`) takes every other product.
+template <class Isa, int kDepth, int kRows, int kChains, class Source>
 MF_INLINE void add_half(const Source& source, int64_t half, const int8_t* const* x, typename Isa::Ints* sums) {
   using Bytes = typename Isa::Bytes;
   const int8_t* at[kRows];
@@ -19,7 +20,8 @@ MF_INLINE void add_half(const Source& source, int64_t half, const int8_t* const*
   if constexpr (Isa::kHasDot) {
     for_quads([&](auto q) {
       const Bytes w = source.template quad<q>(half);
-      for (int r = 0; r < kRows; ++r) sums[r] = Isa::dot(sums[r], w, Isa::splat4(at[r] + 4 * q));
+      typename Isa::Ints* to = sums + (kChains == 2 && q % 2 ? kRows : 0);
+      for (int r = 0; r < kRows; ++r) to[r] = Isa::dot(to[r], w, Isa::splat4(at[r] + 4 * q));
     });
   } else if constexpr (kDepth == 0) {
     typename Isa::Shorts low[kRows], high[kRows];
@@ -63,9 +65,13 @@ void rows_of_panel(const LinearArgs& a, const Panel& panel, const Source& source
   const int64_t a_per_scale = p.activation.granularity == kGroup ? p.activation.group_size / p.fold : p.folds;
   const auto unit = Isa::splat(std::ldexp(1.0f, p.unit));
   for (int64_t f = 0; f < p.folds; ++f) {
-    typename Isa::Ints sums[kRows];
-    for (int r = 0; r < kRows; ++r) sums[r] = Isa::splat_int(0);
-    for (int64_t h = f * halves; h < (f + 1) * halves; ++h) add_half<Isa, kDepth, kRows>(source, h, x, sums);
+    constexpr int kChains = Isa::kHasDot && kRows <= 2 ? 2 : 1;
+    typename Isa::Ints sums[kRows * kChains];
+    for (int r = 0; r < kRows * kChains; ++r) sums[r] = Isa::splat_int(0);
+    for (int64_t h = f * halves; h < (f + 1) * halves; ++h) add_half<Isa, kDepth, kRows, kChains>(source, h, x, sums);
+    if constexpr (kChains == 2) {
+      for (int r = 0; r < kRows; ++r) sums[r] = Isa::add_int(sums[r], sums[kRows + r]);
+    }
     const int64_t w_group = f / w_per_scale;
     typename Isa::Ints correction = Isa::splat_int(p.offset);
     if (p.weight.has_zero_point) {
@@ -93,6 +99,14 @@ void all_rows(const LinearArgs& a, const Panel& panel, const Source& source) {
   for (; m < a.m; ++m) rows_of_panel<Isa, kDepth, 1>(a, panel, source, m);
 }
 
+template <class Isa, int kDepth, int kRows, class Source>
+void few_rows(const LinearArgs& a, const Panel& panel, const Source& source) {
+  if constexpr (kRows > 0) {
+    if (a.m == kRows) return rows_of_panel<Isa, kDepth, kRows>(a, panel, source, 0);
+    return few_rows<Isa, kDepth, kRows - 1>(a, panel, source);
+  }
+}
+
 template <class Isa, int kBits, bool kTable, int kDepth>
 void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begin, int64_t end) {
   const Plan& p = *a.plan;
@@ -101,15 +115,9 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
   for (int64_t i = begin; i < end; ++i) {
     const Panel panel(p, l, a.weight, i);
     const PackedDigits<Isa, kBits, kTable> source(panel.codes, digits);
-    if constexpr (Isa::kFusedRows > 0) {
-      if (a.m == 1) {
-        rows_of_panel<Isa, kDepth, 1>(a, panel, source, 0);
-        continue;
-      }
-      if (a.m == Isa::kFusedRows) {
-        rows_of_panel<Isa, kDepth, Isa::kFusedRows>(a, panel, source, 0);
-        continue;
-      }
+    if (a.m <= Isa::kFusedRows) {
+      few_rows<Isa, kDepth, Isa::kFusedRows>(a, panel, source);
+      continue;
     }
     for (int64_t h = 0; h < 2 * l.blocks; ++h) {
       for_quads([&](auto q) { Isa::store(decoded.data + (4 * h + q) * kRowBytes, source.template quad<q>(h)); });

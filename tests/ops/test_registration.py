@@ -84,7 +84,7 @@ def test_bad_arguments():
             call()
 
 
-@pytest.mark.parametrize("name", ["scalar", "avx2", "avx512vnni"])
+@pytest.mark.parametrize("name", ["scalar", "avx2", "avxvnni", "avx512vnni"])
 def test_instruction_set_is_here(name):
     """The other tests run on what this CPU has; this one shows what that leaves out."""
     if name not in mf.ops.supported_isas():
