@@ -20,7 +20,7 @@ struct Avx2 {
     __m256d v[4];
   };
   static constexpr bool kHasDot = false;  // see isa_avxvnni.cpp
-  static constexpr int kFusedRows = 2, kRows = 4, kFloatRows = 4, kDoubleRows = 2;
+  static constexpr int kFusedRows = 2, kRows = 3, kFloatRows = 4, kDoubleRows = 2;
 
   template <class Function>
   static MF_INLINE Bytes halves(Function function) {

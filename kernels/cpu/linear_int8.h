@@ -163,7 +163,7 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
   constexpr int64_t kChunk = 512;
   const Plan& p = *a.plan;
   const Layout l = layout_of(p);
-  const bool fused = a.m <= Isa::kFusedRows;  // few rows: decode in registers, again for each tile
+  const bool fused = a.m <= 2 * Isa::kFusedRows;  // few rows: decode in registers, again for each tile
   const int64_t fold_halves = p.fold_padded / 16;
   Scratch decoded(fused ? 0 : std::max(kChunk, p.folds == 1 ? 0 : p.fold_padded) * kPanel);
   Scratch partial(fused ? 0 : a.m * kRowBytes);
