@@ -1,6 +1,6 @@
 // What this machine can do at best: reading DRAM, and the instructions that matrix products are made of.
-// Usage: ceilings THREADS [avx_vnni] -> one JSON object: GB/s and Gop/s of THREADS threads; a multiply-add counts as two.
-// avx_vnni says that the CPU has it, which GCC 12 cannot ask. Instructions that the CPU lacks are left out.
+// Usage: ceilings THREADS [avx_vnni] [dram] -> one JSON object: GB/s and Gop/s of THREADS threads; a multiply-add counts
+// as two. avx_vnni says that the CPU has it, which GCC 12 cannot ask; dram leaves the instructions out.
 
 #include <immintrin.h>
 #include <sys/mman.h>
@@ -128,14 +128,16 @@ int main(int argc, char** argv) {
   const int threads = argc > 1 ? std::atoi(argv[1]) : 1;
   __builtin_cpu_init();
   const bool has512 = __builtin_cpu_supports("avx512bw"), has_vnni512 = __builtin_cpu_supports("avx512vnni");
-  const bool has_vex_vnni = argc > 2 && std::strcmp(argv[2], "avx_vnni") == 0;
+  const auto given = [&](const char* word) {
+    return std::any_of(argv + 1, argv + argc, [&](const char* a) { return std::strcmp(a, word) == 0; });
+  };
   const Instruction table[] = {
       {"float32_fma_avx2", 16, true, fma_256},
       {"int8_maddubs_add_avx2", 64, true, maddubs_add_256},
       {"int8_maddubs_widen_avx2", 64, true, maddubs_widen_256},
       {"int16_maddwd_add_avx2", 32, true, maddwd_add_256},
       {"lookup_pshufb_add_avx2", 32, true, shuffle_add_256},
-      {"int8_dpbusd_avxvnni", 64, has_vex_vnni, dpbusd_vex_256},
+      {"int8_dpbusd_avxvnni", 64, given("avx_vnni"), dpbusd_vex_256},
       {"float32_fma_avx512", 32, has512, fma_512},
       {"int8_maddubs_add_avx512", 128, has512, maddubs_add_512},
       {"int8_maddubs_widen_avx512", 128, has512, maddubs_widen_512},
@@ -160,7 +162,7 @@ int main(int argc, char** argv) {
     std::printf(", \"dram_%d_streams_gbs\": %.1f", streams[r], rate);
   }
   for (const Instruction& i : table) {
-    if (!i.supported) continue;
+    if (!i.supported || given("dram")) continue;
     std::printf(", \"%s_gops\": %.1f", i.name, best_rate(threads, true, 12.0 * kLoops * i.ops, i.run));
   }
   std::printf("}\n");

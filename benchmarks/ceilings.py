@@ -11,14 +11,23 @@ SOURCE = ROOT / "benchmarks" / "ceilings.cpp"
 PROGRAM = ROOT / "build" / "ceilings"
 
 
-def measure_ceilings(threads: int) -> dict[str, float]:
-    """Run benchmarks/ceilings.cpp, compiled on demand: GB/s and Gop/s by name, for everything this CPU has."""
+def measure_ceilings(threads: int, *only: str) -> dict[str, float]:
+    """Run benchmarks/ceilings.cpp, compiled on demand: GB/s and Gop/s by name, for everything this CPU has.
+
+    Args:
+        only: "dram" leaves the instructions out.
+    """
     if not PROGRAM.exists() or PROGRAM.stat().st_mtime < SOURCE.stat().st_mtime:
         PROGRAM.parent.mkdir(exist_ok=True)
         subprocess.run(["g++", "-std=c++20", "-O2", "-pthread", str(SOURCE), "-o", str(PROGRAM)], check=True)
     extra = ["avx_vnni"] if "avx_vnni" in cpu_flags() else []
-    ran = subprocess.run([str(PROGRAM), str(threads), *extra], check=True, capture_output=True, text=True)
+    ran = subprocess.run([str(PROGRAM), str(threads), *extra, *only], check=True, capture_output=True, text=True)
     return json.loads(ran.stdout)
+
+
+def better(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    """The larger of two measurements: a ceiling is what the machine reaches when nobody disturbs it."""
+    return {name: max(rate, after.get(name, rate)) for name, rate in before.items()}
 
 
 def peak(ceilings: dict[str, float], start: str, isa: str = "native") -> float:

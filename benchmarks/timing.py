@@ -15,15 +15,16 @@ from dataclasses import dataclass
 BLOCK_US = (
     1000.0  # a block of calls lasts about this long: enough for the clock, short enough to fall between neighbours
 )
-PAUSE_S = 0.001  # before a block: idle threads of the contender before, which spin for a while, go to sleep
+PAUSE_S = 0.001  # before a block: idle OpenMP threads of the contender before go to sleep
 
 
 @dataclass
 class Work:
-    """What is timed: `run` makes `calls` calls of the layer."""
+    """What is timed: `run` makes `calls` calls of the layer; its idle threads then spin for `spin_s`."""
 
     run: Callable[[], object]
     calls: int = 1
+    spin_s: float = PAUSE_S
 
 
 def calibrate(work: Work, clock=time.perf_counter) -> int:
@@ -45,14 +46,18 @@ def measure(
     min_rounds: int = 5,
     max_rounds: int = 40,
     clock=time.perf_counter,
-    rest=lambda: time.sleep(PAUSE_S),
+    sleep=time.sleep,
 ) -> dict[str, list[float]]:
     """Time per call in us, one sample a round, for every contender in turn.
 
-    The order rotates by one each round, so that nobody always follows the same neighbour. Short blocks are preceded
-    by untimed calls, which bring the code back into the caches and wake the contender's own threads.
+    The order rotates by one each round, so that nobody always follows the same neighbour. Between two contenders the
+    threads of the first go to sleep; where both have the same spinning pool, later. Short blocks are preceded by
+    untimed calls, which bring the code back into the caches and wake the contender's own threads.
     """
-    repeats = {name: calibrate(work, clock) for name, work in works.items()}
+    repeats, spin_s = {}, PAUSE_S
+    for name, work in works.items():
+        spin_s = settle(spin_s, work, sleep)
+        repeats[name] = calibrate(work, clock)
     samples = {name: [] for name in works}
     names = list(works)
     start = clock()
@@ -61,7 +66,7 @@ def measure(
             break
         for name in names[done % len(names) :] + names[: done % len(names)]:
             work, count = works[name], repeats[name]
-            rest()
+            spin_s = settle(spin_s, work, sleep)
             for _ in range(min(count - 1, 2)):
                 work.run()
             begin = clock()
@@ -69,6 +74,12 @@ def measure(
                 work.run()
             samples[name].append((clock() - begin) * 1e6 / (count * work.calls))
     return samples
+
+
+def settle(spin_s: float, following: Work, sleep) -> float:
+    """Wait until threads that spin for spin_s are out of the way of `following`; returns how long its own will spin."""
+    sleep(spin_s if spin_s > following.spin_s else PAUSE_S)
+    return following.spin_s
 
 
 def quantile(values: list[float], q: float) -> float:

@@ -2,7 +2,7 @@
 
 import pytest
 from benchmarks.cases import Options, parse_shape, split_format
-from benchmarks.ceilings import limit_us, peak
+from benchmarks.ceilings import better, limit_us, peak
 from benchmarks.report import best_peer, cell_lines, markdown, ratio_entry, rows, write_report
 
 from benchmarks import results_file
@@ -138,6 +138,11 @@ def test_instructions_that_the_isa_lacks_do_not_raise_the_limit():
     wide |= {"int8_dpbusd_avxvnni_gops": 900.0}
     rates = [peak(wide, "int8", isa) for isa in ("avx2", "avxvnni", "avx512", "avx512_vnni", "native")]
     assert rates == [600.0, 900.0, 1200.0, 1900.0, 1900.0]
+
+
+def test_of_two_measurements_the_better_one_counts():
+    assert better({"dram": 40.0, "fma": 200.0}, {"dram": 45.0}) == {"dram": 45.0, "fma": 200.0}
+    assert better({"dram": 40.0}, {"dram": 35.0}) == {"dram": 40.0}
 
 
 def test_other_arithmetic_has_no_measured_limit():
