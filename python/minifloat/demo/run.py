@@ -64,9 +64,10 @@ def _about(where: dict, ref: Reference) -> str:
     """Return what the table's reader has to know, in three lines."""
     layers = [module for module in ref.model.modules() if isinstance(module, nn.Linear)]
     other_mb = (ref.file_bytes - sum(4 * layer.weight.numel() for layer in layers)) / 1e6
+    threads = f"{where['threads']} thread{'s' * (where['threads'] > 1)}"
     return (
         f"{where['paragraphs']} paragraphs of pydoc_data.topics in batches of up to 32, cut at 128 "
-        f"tokens.\n{where['cpu']}, {where['isa']}, {where['threads']} threads, torch {where['torch']}.\n"
+        f"tokens.\n{where['cpu']}, {where['isa']}, {threads}, torch {where['torch']}.\n"
         f"All {len(layers)} Linear layers are quantized. Embeddings, norms and biases stay float32: {other_mb:.1f} MB "
         "of each file.\n"
         "ms/batch: medians over every second batch, which runs through both models in turn.\n"
