@@ -42,7 +42,7 @@ struct PackedDigits {
   PackedDigits(const uint8_t* panel, const uint8_t* digits) : panel(panel), table(digits) {}
   template <int kQuad>
   MF_INLINE typename Isa::Bytes quad(int64_t half) const {
-    const auto codes = stored_codes<Isa, kBits, kQuad>(panel + (half / 2) * kBits * kRowBytes, half & 1);
+    const auto codes = stored_codes<Isa, kBits, kQuad>(panel + (half >> 1) * kBits * kRowBytes, half & 1);
     if constexpr (kTable) return table.lookup(codes);
     return codes;
   }

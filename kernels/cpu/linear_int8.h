@@ -18,14 +18,14 @@ MF_INLINE void add_half(const Source& source, int64_t half, const int8_t* const*
   const int8_t* at[kRows];
   for (int r = 0; r < kRows; ++r) at[r] = x[r] + 16 * half;
   if constexpr (Isa::kHasDot) {
-    for_quads([&](auto q) {
+    for_quads([&](auto q) __attribute__((always_inline)) {
       const Bytes w = source.template quad<q>(half);
       typename Isa::Ints* to = sums + (kChains == 2 && q % 2 ? kRows : 0);
       for (int r = 0; r < kRows; ++r) to[r] = Isa::dot(to[r], w, Isa::splat4(at[r] + 4 * q));
     });
   } else if constexpr (kDepth == 0) {
     typename Isa::Shorts low[kRows], high[kRows];
-    for_quads([&](auto q) {
+    for_quads([&](auto q) __attribute__((always_inline)) {
       const Bytes w = source.template quad<q>(half);
       const Bytes w_low = Isa::template field<0, 0, 4>(w), w_high = Isa::template field<4, 0, 4>(w);
       for (int r = 0; r < kRows; ++r) {
@@ -40,7 +40,7 @@ MF_INLINE void add_half(const Source& source, int64_t half, const int8_t* const*
     }
   } else {
     typename Isa::Shorts partial[kRows];
-    for_quads([&](auto q) {
+    for_quads([&](auto q) __attribute__((always_inline)) {
       const Bytes w = source.template quad<q>(half);
       for (int r = 0; r < kRows; ++r) {
         const auto product = Isa::pair_dot(w, Isa::splat4(at[r] + 4 * q));
@@ -180,7 +180,7 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
       const int64_t first = chunk.fold_begin * fold_halves + chunk.half_begin;
       const int64_t last = (chunk.fold_end - 1) * fold_halves + chunk.half_end;
       for (int64_t h = first; h < last; ++h) {
-        for_quads([&](auto q) {
+        for_quads([&](auto q) __attribute__((always_inline)) {
           Isa::store(decoded.data + (4 * (h - first) + q) * kRowBytes, source.template quad<q>(h));
         });
       }

@@ -83,10 +83,10 @@ struct PackedWords {
   // visit(step, digits) for the 16 k's of a half block
   template <class Visit>
   MF_INLINE void half(int64_t index, Visit visit) const {
-    for_quads([&](auto q) {
-      const auto codes = stored_codes<Isa, kBits, q>(panel + (index / 2) * kBits * kRowBytes, index & 1);
+    for_quads([&](auto q) __attribute__((always_inline)) {
+      const auto codes = stored_codes<Isa, kBits, q>(panel + (index >> 1) * kBits * kRowBytes, index & 1);
       typename Isa::Ints even{};
-      for_quads([&](auto j) {
+      for_quads([&](auto j) __attribute__((always_inline)) {
         typename Isa::Ints word = table.lookup(Isa::template byte_of<j>(codes));
         if constexpr (Carrier::kPerStep == 2) {
           if (has_zero_point) word = Isa::sub_int(word, Isa::to_int(zero_point));
