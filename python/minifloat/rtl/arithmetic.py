@@ -47,7 +47,7 @@ def width(low: int, high: int) -> int:
 
 
 def add(m: Module, name: str, a: str, b: str, carry: str | None, bits: int) -> str:
-    """name = a + b + carry, each `bits` wide. The carry enters below bit 0 of one adder: a second `+` would be a second adder."""
+    """name = a + b + carry, each `bits` wide. The carry enters below bit 0: a second `+` would be a second adder."""
     if carry is None:
         return m.wire(name, bits, f"{a} + {b}")
     m.wire(f"{name}_wide", bits + 1, f"{{{a}, 1'b1}} + {{{b}, {carry}}}")
@@ -107,7 +107,7 @@ def sum_rows(m: Module, rows: list[Row], low: int, high: int) -> Term:
     low -= carry is not None
     done: list[str] = []  # finished low bits, two a row
     for i, row in enumerate(rows[1:], start=1):
-        rest = _upper(m, f"rest{i}", total)
+        rest = without_low_two(m, f"rest{i}", total)
         done = [extend(total.name, total.bits, 2, total.signed), *done]
         if i < len(rows) - 1:
             limits = rest.low + row.x.low, rest.high + row.x.high + 1
@@ -122,7 +122,7 @@ def sum_rows(m: Module, rows: list[Row], low: int, high: int) -> Term:
     return Term(total, carry)
 
 
-def _upper(m: Module, name: str, x: Integer) -> Integer:
+def without_low_two(m: Module, name: str, x: Integer) -> Integer:
     """x >> 2."""
     bits = max(x.bits - 2, 1)
     top = x.bits - 1

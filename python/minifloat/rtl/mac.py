@@ -8,6 +8,7 @@ from functools import cached_property
 from ..formats import Format, QuantSpec
 from ..plan import Plan
 from .arithmetic import add
+from .costs import cheapest
 from .module import Module
 from .operand import Operand
 from .product import Cuts, Factors
@@ -51,7 +52,8 @@ class Pair:
         """
         choices = fitting(self.w, self.a)
         if self.variant is None:
-            return choices[0]
+            known = cheapest(self.weight.name, self.activation.name)
+            return known if known in choices else choices[0]
         if self.variant not in choices:
             raise ValueError(f"variant {self.variant!r} does not fit {self}: choose one of {', '.join(choices)}")
         return self.variant
@@ -162,7 +164,8 @@ class Mac:
         total = add(m, "acc_next", "acc_q", term.x.to(bits), term.carry, bits)
         m.clocked(
             [
-                f"valid_q <= {control[1]} & ~{control[0]};",
+                f"if ({control[0]}) valid_q <= 1'b0;",
+                f"else valid_q <= {control[1]};",
                 f"if ({control[0]}) acc_q <= {bits}'d0;",
                 f"else if ({control[1]}) acc_q <= {total};",
             ]

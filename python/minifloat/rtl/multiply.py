@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .arithmetic import Integer, width
-from .module import Module, bit, spread
+from .arithmetic import Integer, width, without_low_two
+from .module import Module, bit, extend, spread
 from .operand import lookup
 
 
@@ -56,3 +56,37 @@ def _above_lowest(x: Integer) -> str:
     if x.bits == 1:
         return x.name if x.signed else "1'b0"
     return f"{x.name}[{x.bits - 1}:1]" if x.bits > 2 else f"{x.name}[1]"
+
+
+def times_digits_narrow(m: Module, y: Integer, x: Integer) -> Integer:
+    """times_digits with the narrower factor cut into digits."""
+    return times_digits(m, *((y, x) if y.bits <= x.bits else (x, y)))
+
+
+def times_digits_wide(m: Module, y: Integer, x: Integer) -> Integer:
+    """times_digits with the wider factor cut into digits."""
+    return times_digits(m, *((x, y) if y.bits <= x.bits else (y, x)))
+
+
+def times_digits(m: Module, y: Integer, x: Integer) -> Integer:
+    """Rows of two bits of y times x. Up to 4 bits of x, every row bit is one LUT6."""
+    digits = [(low, min(2, y.bits - low)) for low in range(0, y.bits, 2)]
+    total, done = None, []
+    for n, (low, size) in enumerate(digits):
+        digit = y.name if size == y.bits else f"{y.name}[{low + size - 1}:{low}]"
+        entries = [j * i for j in range(1 << size) for i in range(1 << x.bits)]
+        row_bits = width(0, max(entries))
+        index = m.wire(f"digit{n}", size + x.bits, f"{{{digit}, {x.name}}}")
+        row = Integer(lookup(m, f"row{n}", index, size + x.bits, entries, row_bits), row_bits, 0, max(entries))
+        if total is None:
+            total = row
+            continue
+        done = [extend(total.name, total.bits, 2, False), *done]
+        upper = without_low_two(m, f"upper{n}", total)
+        high = upper.high + row.high
+        bits = width(0, high)
+        total = Integer(m.wire(f"part{n}", bits, f"{upper.to(bits)} + {row.to(bits)}"), bits, 0, high)
+    bits, high = width(0, x.high * y.high), x.high * y.high
+    wide = total.bits + 2 * len(done)
+    m.wire("significand_wide", wide, f"{{{', '.join([total.name, *done])}}}")
+    return Integer(m.wire("significand", bits, f"significand_wide[{bits - 1}:0]"), bits, 0, high)

@@ -83,23 +83,28 @@ class Operand:
         """The code of a float without its sign."""
         return code if self.magnitude_bits == self.bits else f"{code}[{self.magnitude_bits - 1}:0]"
 
-    def decode_float(self, m: Module, code: str) -> tuple[str, str | None]:
-        """Signals of the significand and of the effective exponent (1-based: subnormals have 1), None if it is fixed."""
+    def decode_float(self, m: Module, code: str) -> tuple[str, str | None, str | None]:
+        """Signals of the significand, of the exponent field and of the effective exponent (None where it never varies).
+
+        The effective exponent of subnormals is that of the smallest normal numbers.
+        """
         f, x = self.format, self.letter
         e, mant = f.exponent_bits, f.mantissa_bits
         if f.special == "fnu":
-            return m.wire(f"{x}_sig", 1, self._number(code) or "1'b1"), m.wire(f"{x}_exp", e, code)
+            return m.wire(f"{x}_sig", 1, self._number(code) or "1'b1"), code, code
         exponent = m.wire(f"{x}_ex", e, code if e == f.bits else f"{code}[{e + mant - 1}:{mant}]")
         normal = m.wire(f"{x}_normal", 1, f"|{exponent}" if e > 1 else exponent)
-        fraction = f", {code}[{mant - 1}:0]" if mant else ""
-        gate = self._number(code)
-        significand = f"{{{normal}{fraction}}}"
-        if gate:
-            significand = f"{significand} & {{{mant + 1}{{{gate}}}}}"
+        significand = f"{{{normal}{f', {code}[{mant - 1}:0]' if mant else ''}}}"
+        if gate := self._number(code):
+            significand += f" & {{{mant + 1}{{{gate}}}}}"
         sig = m.wire(f"{x}_sig", mant + 1, significand)
         if self.max_shift == 0:
-            return sig, None
-        return sig, m.wire(f"{x}_exp", e, f"{{{exponent}[{e - 1}:1], {exponent}[0] | ~{normal}}}")
+            return sig, None, None
+        return sig, exponent, m.wire(f"{x}_exp", e, f"{{{exponent}[{e - 1}:1], {exponent}[0] | ~{normal}}}")
+
+    def shift_of_field(self, field: int) -> int:
+        """The significand's left shift for a value of the exponent field."""
+        return max(field, self.exponent_base) - self.exponent_base
 
     @property
     def exponent_base(self) -> int:
@@ -126,10 +131,21 @@ class Operand:
 
 
 def lookup(m: Module, name: str, index: str, index_bits: int, entries: list[int], bits: int) -> str:
-    """A table as one constant per output bit, which maps to one small LUT tree each (a case would become a memory)."""
+    """A table, each output bit a constant indexed by only the index bits it depends on.
+
+    A `case` would become a memory, and an index with idle bits hides small functions from the mapper.
+    """
     m.wire(name, bits)
     for i in range(bits):
-        column = sum((entry >> i & 1) << position for position, entry in enumerate(entries))
-        m.wire(f"{name}_rom{i}", len(entries), literal(column, len(entries)))
-        m.assign(bit(name, bits, i), f"{name}_rom{i}[{index}]")
+        column = [entry >> i & 1 for entry in entries]
+        used = [j for j in range(index_bits) if any(column[p] != column[p ^ (1 << j)] for p in range(len(column)))]
+        target = bit(name, bits, i)
+        if not used:
+            m.assign(target, literal(column[0], 1))
+            continue
+        places = [sum((q >> n & 1) << j for n, j in enumerate(used)) for q in range(1 << len(used))]
+        constant = sum(column[p] << q for q, p in enumerate(places))
+        m.wire(f"{name}_rom{i}", len(places), literal(constant, len(places)))
+        picked = ", ".join(bit(index, index_bits, j) for j in reversed(used))
+        m.assign(target, f"{name}_rom{i}[{index if len(used) == index_bits else f'{{{picked}}}'}]")
     return name

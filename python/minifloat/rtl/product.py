@@ -9,6 +9,7 @@ from .arithmetic import Integer, Row, Term, booth_row_count, booth_rows, sum_row
 from .module import Module, bit, extend, spread
 from .multiply import times_rows
 from .operand import Operand, lookup
+from .shift import Shift, shift_binary, shift_of
 
 
 @dataclass
@@ -65,14 +66,15 @@ def _entry(x: Operand, code: int) -> int:
     return abs(grid) if x.kind == "float" else grid
 
 
-def magnitude(multiply: Callable) -> Callable:
+def magnitude(multiply: Callable, shift: Callable = shift_binary) -> Callable:
     """Unsigned significands times each other, shifted by the sum of the exponents, negated by the XOR of the signs."""
 
     def build(m: Module, f: Factors) -> Term:
-        (w_sig, w_exp), (a_sig, a_exp) = (_significand(m, x, code) for x, code in f.sides)
-        u = multiply(m, w_sig, a_sig)
+        fields = [_significand(m, x, code) for x, code in f.sides]
+        u = multiply(m, *(sig for sig, _, _ in fields))
         negative = _xor(m, [_sign(x, code) for x, code in f.sides])
-        return _shifted_and_signed(m, u, negative, _shift_amount(m, [(f.w, w_exp), (f.a, a_exp)]), f)
+        amount = shift_of(m, [(x, raw, exp) for (x, _), (_, raw, exp) in zip(f.sides, fields, strict=True)])
+        return _shifted_and_signed(m, u, negative, amount, f, shift)
 
     return build
 
@@ -80,9 +82,9 @@ def magnitude(multiply: Callable) -> Callable:
 def mixed(m: Module, f: Factors) -> Term:
     """The integer, selected by the bits of the float's significand; then shifted, and negated by the float's sign."""
     (x, x_code), (n, n_code) = f.sides if f.w.kind == "float" else f.sides[::-1]
-    sig, exponent = _significand(m, x, x_code)
+    sig, raw, exponent = _significand(m, x, x_code)
     u = times_rows(m, sig, Integer(n.decode_integer(m, n_code), n.value_bits, *n.range))
-    return _shifted_and_signed(m, u, _xor(m, [x.sign(x_code)]), _shift_amount(m, [(x, exponent)]), f)
+    return _shifted_and_signed(m, u, _xor(m, [x.sign(x_code)]), shift_of(m, [(x, raw, exponent)]), f)
 
 
 def booth(m: Module, f: Factors) -> Term:
@@ -108,19 +110,19 @@ def _xor(m: Module, signs: list[str | None]) -> str | None:
     return m.wire("negative", 1, " ^ ".join(signs)) if signs else None
 
 
-def _significand(m: Module, x: Operand, code: str) -> tuple[Integer, str | None]:
-    """An unsigned integer and its effective exponent: a float's fields, or the magnitude of an int or table."""
+def _significand(m: Module, x: Operand, code: str) -> tuple[Integer, str | None, str | None]:
+    """An unsigned integer, exponent field and effective exponent: of a float, or the magnitude of an int or table."""
     if x.kind == "float":
-        sig, exponent = x.decode_float(m, code)
-        return Integer(sig, x.significand_bits, 0, (1 << x.significand_bits) - 1), exponent
+        sig, raw, exponent = x.decode_float(m, code)
+        return Integer(sig, x.significand_bits, 0, (1 << x.significand_bits) - 1), raw, exponent
     value = Integer(x.decode_integer(m, code), x.value_bits, *x.range)
     if not x.signed:
-        return value, None
+        return value, None, None
     size = max(-value.low, value.high)
     bits = width(0, size)
     top = bit(value.name, value.bits, value.bits - 1)
     name = m.wire(f"{x.letter}_size", bits, f"({value.to(bits)} ^ {spread(top, bits)}) + {extend(top, 1, bits, False)}")
-    return Integer(name, bits, 0, size), None
+    return Integer(name, bits, 0, size), None, None
 
 
 def _sign(x: Operand, code: str) -> str | None:
@@ -129,28 +131,15 @@ def _sign(x: Operand, code: str) -> str | None:
     return bit(x.integer_name(code), x.value_bits, x.value_bits - 1) if x.signed else None
 
 
-def _shift_amount(m: Module, exponents: list[tuple[Operand, str | None]]) -> tuple[str, int, int] | None:
-    """Signal, width and maximum of the sum of the effective exponents less their bases; None if it is always zero."""
-    present = [
-        (x, Integer(name, x.format.exponent_bits, 0, x.max_shift + x.exponent_base)) for x, name in exponents if name
-    ]
-    if not present:
-        return None
-    most, base = sum(x.max_shift for x, _ in present), sum(x.exponent_base for x, _ in present)
-    wide, bits = width(0, most + base), width(0, most)
-    total = m.wire("exponent", wide, " + ".join(e.to(wide) for _, e in present))
-    less = m.wire("exponent_less_base", wide, f"{total} - {wide}'d{base}")
-    return m.wire("shift", bits, f"{less}[{bits - 1}:0]" if wide > 1 else less), bits, most
-
-
-def _shifted_and_signed(m: Module, u: Integer, negative: str | None, shift: tuple | None, f: Factors) -> Term:
-    """((u << shift) ^ negative) + negative."""
-    amount, amount_bits, most = shift or (None, 1, 0)
-    name, negative, amount = f.cuts.at("product", [(u.name, u.bits), (negative, 1), (amount, amount_bits)])
+def _shifted_and_signed(
+    m: Module, u: Integer, negative: str | None, s: Shift | None, f: Factors, shift=shift_binary
+) -> Term:
+    """((u << s) ^ negative) + negative."""
+    amount = (s.amount.name, s.amount.bits) if s else (None, 1)
+    name, negative, amount = f.cuts.at("product", [(u.name, u.bits), (negative, 1), amount])
     u, (low, high) = u.renamed(name), f.range
-    if most:
-        bits = u.bits + most
-        u = Integer(m.wire("shifted", bits, f"{u.to(bits)} << {amount}"), bits, u.low << most, u.high << most)
+    if s:
+        u = shift(m, u, s.renamed(amount))
     bits = width(low - (negative is not None), high)
     if negative:
         name = m.wire("term", bits, f"{u.to(bits)} ^ {spread(negative, bits)}")
