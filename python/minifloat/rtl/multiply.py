@@ -12,7 +12,7 @@ def times(m: Module, y: Integer, x: Integer) -> Integer:
     high = y.high * x.high
     bits, wide = width(0, high), y.bits + x.bits
     m.wire("significand_wide", wide, f"{y.to(wide)} * {x.to(wide)}")
-    return Integer(m.wire("significand", bits, f"significand_wide[{bits - 1}:0]"), bits, 0, high)
+    return Integer(m.wire("significand", bits, extend("significand_wide", wide, bits, False)), bits, 0, high)
 
 
 def times_rom(m: Module, y: Integer, x: Integer) -> Integer:
@@ -89,4 +89,4 @@ def times_digits(m: Module, y: Integer, x: Integer) -> Integer:
     bits, high = width(0, x.high * y.high), x.high * y.high
     wide = total.bits + 2 * len(done)
     m.wire("significand_wide", wide, f"{{{', '.join([total.name, *done])}}}")
-    return Integer(m.wire("significand", bits, f"significand_wide[{bits - 1}:0]"), bits, 0, high)
+    return Integer(m.wire("significand", bits, extend("significand_wide", wide, bits, False)), bits, 0, high)
