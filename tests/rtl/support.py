@@ -50,3 +50,19 @@ def running_sums(weight: str, activation: str, w, a, clear, bits: int) -> np.nda
     total = np.cumsum(product)
     start = np.maximum.accumulate(np.where(clear, np.arange(len(w)), 0))
     return words_of(total - total[start], bits)
+
+
+def corner_codes(f: Format, count: int, rng) -> list[np.ndarray]:
+    """Vectors of `count` codes: all largest, all smallest, alternating signs, subnormals and zeros, random."""
+    numbers = np.flatnonzero(f.is_number)
+    values = f.values[numbers]
+    largest, lowest = numbers[np.argmax(values)], numbers[np.argmin(values)]
+    tiny = numbers[np.argsort(np.abs(values), kind="stable")][:4]  # zeros and the smallest magnitudes
+    every_other = np.where(np.arange(count) % 2, largest, lowest)
+    return [
+        np.full(count, largest),
+        np.full(count, lowest),
+        every_other,
+        np.resize(tiny, count),
+        rng.choice(numbers, count),
+    ]

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from ..formats import Format, QuantSpec
 from ..plan import Plan
-from .arithmetic import add
+from .arithmetic import Term, add
 from .costs import cheapest
 from .module import Module
 from .operand import Operand
@@ -77,9 +77,9 @@ class Pair:
             )
         return bits
 
-    def build(self, m: Module, w_code: str, a_code: str, cuts: tuple[str, ...]):
+    def build(self, m: Module, w_code: str, a_code: str, cuts: Cuts) -> Term:
         """Add the multiplier to m; returns its Term."""
-        return VARIANTS[self.circuit].build(m, Factors(self.w, self.a, w_code, a_code, Cuts(m, cuts)))
+        return VARIANTS[self.circuit].build(m, Factors(self.w, self.a, w_code, a_code, cuts))
 
     def describe(self, k: int) -> list[str]:
         """Header lines: the formats, and why the accumulator cannot overflow."""
@@ -150,7 +150,7 @@ class Mac:
             m.wire("a_code", pair.a.bits, "a_i")
             codes = m.register([("w_code", pair.w.bits), ("a_code", pair.a.bits)])
         m.note("Product.")
-        term = pair.build(m, *codes, CUTS[self.depth])
+        term = pair.build(m, *codes, Cuts(m, CUTS[self.depth]))
         m.note("Control, delayed as the products are.")
         control = ["clear_i", "valid_i"]
         for stage in range(1, self.depth):
