@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable
 
 from ..formats import Format
 from . import costs, tools
-from .mac import Mac, mac
+from .mac import mac
 from .synth import FLOW, area
 from .variants import fitting
 
-BATCH = 12  # circuits a yosys run: starting it takes longer than one of them
 NOT_FOR_CHOICE = ("star",)  # what a plain `*` costs is shown, never used
 USEFUL = [
     *("int3", "e2m0"),
@@ -40,50 +38,35 @@ def mixed_pairs(every: bool = False) -> list[tuple[str, str]]:
     return [(w, a) for w in names for a in names if w != a and bits[a] >= bits[w]]
 
 
-def measure(
-    pairs: Iterable[tuple[str, str]], k: int = 1024, report: Callable[[str], None] = lambda text: None
-) -> dict[str, dict]:
-    """{"w a": entry} with the area of the cheapest circuit and [lut, lc] of every circuit tried."""
-    jobs = []
-    for w, a in pairs:
-        probe = mac(w, a, k)
-        jobs += [mac(w, a, k, variant=v) for v in fitting(probe.pair.w, probe.pair.a)]
-    tried: dict[str, dict[str, list[int]]] = {}
-    for start in range(0, len(jobs), BATCH):
-        batch = jobs[start : start + BATCH]
-        modules = [d.module(f"{d.name}_{d.pair.circuit}".replace("-", "_")) for d in batch]
-        areas = area(modules)
-        for d, m in zip(batch, modules, strict=True):
-            found = areas[m.name]
-            tried.setdefault(_key(d), {})[d.pair.circuit] = [found.lut, found.lc]
-        report(f"{min(start + BATCH, len(jobs))} of {len(jobs)} circuits")
-    out = {}
-    for w, a in pairs:
-        d = mac(w, a, k)
-        choice = {v: cost for v, cost in tried[_key(d)].items() if v not in NOT_FOR_CHOICE}
-        variant = min(choice, key=lambda v: choice[v])
-        out[_key(d)] = entry(replace(d, pair=replace(d.pair, variant=variant))) | {"tried": tried[_key(d)]}
-    return out
+def candidates(weight: str, activation: str, every: bool) -> list[str]:
+    """The circuits to try: all that fit, or those that have come out cheapest for some pair."""
+    pair = mac(weight, activation).pair
+    names = fitting(pair.w, pair.a)
+    dull = (
+        () if every else ("star", "digits-wide-onehot", *("rows", "multiply-onehot", "multiply") * ("digits" in names))
+    )
+    return [name for name in names if name not in dull]
 
 
-def entry(d: Mac) -> dict:
-    """The area of one Mac synthesised on its own."""
-    m = d.module()
-    bits = {"accumulator_bits": d.accumulator_bits}
-    return {"variant": d.pair.circuit, **area([m])[m.name].as_dict(), **bits}
+def measure(weight: str, activation: str, k: int = 1024, every: bool = False) -> dict:
+    """The area of the cheapest circuit, and [lut, lc] of every circuit tried. One yosys run, so it repeats exactly."""
+    designs = [mac(weight, activation, k, variant=v) for v in candidates(weight, activation, every)]
+    modules = [d.module(f"{d.name}_{d.pair.circuit}".replace("-", "_")) for d in designs]
+    areas = area(modules)
+    found = {d.pair.circuit: areas[m.name] for d, m in zip(designs, modules, strict=True)}
+    choice = [v for v in found if v not in NOT_FOR_CHOICE]
+    best = min(choice, key=lambda v: (found[v].lut, found[v].lc))
+    bits = {"accumulator_bits": designs[0].accumulator_bits}
+    return {"variant": best, **found[best].as_dict(), **bits, "tried": {v: [c.lut, c.lc] for v, c in found.items()}}
 
 
 def update(pairs: list[tuple[str, str]], report: Callable[[str], None] = lambda text: None) -> dict:
-    """Measure pairs, in portions so that an interruption loses little, and add them to the shipped table."""
-    for start in range(0, len(pairs), BATCH):
-        found = measure(pairs[start : start + BATCH])
+    """Measure pairs and add each to the shipped table."""
+    for done, (w, a) in enumerate(pairs, start=1):
+        found = measure(w, a, every=w == a)
         data = costs.load()
         data |= {"tool": tools.version("yosys"), "flow": FLOW, "k": 1024}
-        data["mac"] |= found
+        data["mac"][f"{w} {a}"] = found
         costs.save(data)
-        report(f"{min(start + BATCH, len(pairs))} of {len(pairs)} pairs")
+        report(f"{done} of {len(pairs)}: {w} x {a}, {found['lut']} LUT ({found['lc']} LC), {found['variant']}")
     return costs.load()
-
-
-def _key(d: Mac) -> str:
-    return f"{d.pair.weight} {d.pair.activation}"

@@ -23,17 +23,17 @@ class Bench:
     Args:
         modules: the top of each design; every one has a clk_i.
         sources: SystemVerilog text of what they instantiate.
-        net: names of netlist files or library models, added as they are.
+        files: name -> text of what they read with $readmemh.
     Raises:
         tools.MissingTool: Verilator or a C++ compiler is missing.
     """
 
-    def __init__(self, modules: list[Module], sources: list[str] | None = None):
+    def __init__(self, modules: list[Module], sources: list[str] | None = None, files: dict[str, str] | None = None):
         self.modules = modules
         self.inputs, self.in_words = _layout(modules, "input")
         self.outputs, self.out_words = _layout(modules, "output")
         text = "\n".join([*(sources or []), *(m.render() for m in modules), self._wrapper()])
-        self._library = _load(_build(text))
+        self._library = _load(_build(text, files or {}))
         self._handle = self._library.minifloat_open()
 
     def close(self) -> None:
@@ -65,6 +65,11 @@ class Bench:
         result = np.empty((beats, self.out_words), dtype=np.uint32)
         self._library.minifloat_run(self._handle, _pointer(stimulus), _pointer(result), beats)
         return result
+
+    @property
+    def raw(self) -> tuple[ctypes.CDLL, int]:
+        """The library and the handle of the running design, for other ways to drive it."""
+        return self._library, self._handle
 
     def output(self, result: np.ndarray, module: str, port: str) -> np.ndarray:
         """(beats, words) uint32 of one output port, lowest word first."""
@@ -135,18 +140,23 @@ def _load(path: Path) -> ctypes.CDLL:
     library.minifloat_close.argtypes = [ctypes.c_void_p]
     words = ctypes.POINTER(ctypes.c_uint32)
     library.minifloat_run.argtypes = [ctypes.c_void_p, words, words, ctypes.c_size_t]
+    library.minifloat_stream.restype = ctypes.c_uint64
     return library
 
 
-def _build(text: str) -> Path:
-    """Verilate and compile a bench, once for each text."""
+def _build(text: str, files: dict[str, str]) -> Path:
+    """Verilate and compile a bench, once for each text. Its $readmemh files stay beside it."""
     command, env = tools.verilator()
     driver = asset("driver.cpp")
-    key = hashlib.sha256("\0".join([text, driver.read_text(), OPTIMIZE, *command]).encode()).hexdigest()[:24]
+    parts = [text, driver.read_text(), OPTIMIZE, *command, *(part for pair in files.items() for part in pair)]
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
     folder = tools.cache_folder("rtl")
     target = folder / f"bench_{key}.so"
     if target.exists():
         return target
+    for name, content in files.items():
+        (folder / f"{key}_{name}").write_text(content)
+        text = text.replace(f'"{name}"', f'"{folder / f"{key}_{name}"}"')
     root, cxx = tools.verilator_root(), tools.compiler()
     runtime = _runtime(folder, root, cxx)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
