@@ -11,6 +11,7 @@ from .synth import FLOW, area
 from .variants import fitting
 
 NOT_FOR_CHOICE = ("star",)  # what a plain `*` costs is shown, never used
+FAR = 64  # beyond this shift a circuit is all shifter and takes minutes to map: the two best guesses suffice
 USEFUL = [
     *("int3", "e2m0"),
     *("int4", "e2m1", "e3m0"),
@@ -42,9 +43,11 @@ def candidates(weight: str, activation: str, every: bool) -> list[str]:
     """The circuits to try: all that fit, or those that have come out cheapest for some pair."""
     pair = mac(weight, activation).pair
     names = fitting(pair.w, pair.a)
-    dull = (
-        () if every else ("star", "digits-wide-onehot", *("rows", "multiply-onehot", "multiply") * ("digits" in names))
-    )
+    dull = () if every else ("star", "digits-wide-onehot")
+    if dull and "digits" in names:
+        dull += ("rows", "multiply-onehot", "multiply")
+    if pair.w.max_shift + pair.a.max_shift > FAR:
+        return names[:2]
     return [name for name in names if name not in dull]
 
 
