@@ -50,8 +50,8 @@ test: lint build ## ruff, then every test; ARGS="-k packing" is passed to pytest
 demo: build ## quantize a real model and print the table
 	$(PY) -c 'from minifloat.cli import app; app(prog_name="minifloat")' demo $(ARGS)
 
-bench: build ## run the benchmarks
-	$(PY) -m pytest benchmarks $(ARGS)
+bench: build ## measure the linear layer beside its peers; ARGS=--full for every case
+	$(PY) -m pytest benchmarks --benchmark-columns=min,median,iqr,rounds --benchmark-sort=min $(ARGS)
 
 build: $(BUILT) $(EDITABLE) ## build the extension if its sources changed
 

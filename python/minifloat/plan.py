@@ -47,16 +47,39 @@ class Plan:
     def carrier(self, length: int) -> str:
         """The narrowest kind of digit that is exact for a sum of `length` products.
 
-        int8: weights span at most 256 integers and activations fit int8, so that u8 x s8 products with an offset serve;
-        int16: both fit int16; float64: every partial sum is below 2**53; wide: none of these.
+        int8: weight codes span at most 256 integers and activations fit int8, so that u8 x s8 products with an offset
+        serve; int16: both fit int16 and the sum int32; float64: every partial sum is below 2**53; wide: none of these.
         """
-        (w_low, w_high), (a_low, a_high) = self.weight_range, self.activation_range
-        if w_high - w_low <= 255 and -128 <= a_low and a_high <= 127 and length * 256 * 128 < 2**31:
+        a_low, a_high = self.activation_range
+        if self._weight_span <= 255 and a_low >= -128 and a_high <= 127 and length * 256 * 128 < 2**30:
             return "int8"
-        exact_in_float64 = length * self.max_product < 2**53
-        if exact_in_float64 and max(-w_low, w_high, -a_low, a_high) <= 32767:
+        largest = max(map(abs, self.weight_range + self.activation_range))
+        if largest <= 32767 and length * self.max_product < 2**31:
             return "int16"
-        return "float64" if exact_in_float64 else "wide"
+        return "float64" if length * self.max_product < 2**53 else "wide"
+
+    @property
+    def _weight_span(self) -> int:
+        grid = self.weight.format.grid
+        return int(grid.max() - grid.min())
+
+    @property
+    def offset(self) -> int:
+        """int8 carrier: a weight's digit is its grid integer minus this, 0..255; 0 where the grid is wider."""
+        return int(self.weight.format.grid.min()) if self._weight_span <= 255 else 0
+
+    @property
+    def int16_depth(self) -> int:
+        """int8 carrier: how many pairs of digit products an int16 sum holds for certain; 0 if not even one."""
+        spec = self.activation
+        low, high = self.activation_range
+        full_range = spec.scale_format == "float32" and spec.scale_rule == "absmax" and not spec.zero_point
+        if spec.format.kind == "int" and full_range and low < -high < 0:
+            # |x| / (absmax / high) <= high * (1 + 2**-23), which rounds to at most high: the lowest code is never made.
+            # The mse rule tries smaller scales, which do make it.
+            low = -high
+        pair = 2 * self._weight_span * max(-low, high)
+        return min(32767 // max(pair, 1), 1 << 20)
 
 
 def integer_range(spec: QuantSpec) -> tuple[int, int]:

@@ -37,7 +37,7 @@ def to_float32(sums: np.ndarray, unit: int) -> np.ndarray:
 
 
 def _to_odd(value: int, unit: int) -> float:
-    """value * 2**unit cut to 53 bits with the last bit set if anything was cut: a later rounding to 24 bits is exact."""
+    """value * 2**unit cut to 53 bits, the last one set if anything was cut: a later rounding to 24 bits is exact."""
     magnitude = abs(value)
     cut = max(magnitude.bit_length() - 53, 0)
     kept = magnitude >> cut

@@ -21,15 +21,15 @@ def linear(x, q, bias=None, activation: str | QuantSpec | None = None):
         bias: (N,) or None.
         activation: spec of x, or None for the float contract.
     Returns:
-        (..., N), x's dtype and kind. Exact contract: the bits every backend returns. Float contract: the float64 result,
-        rounded to x's dtype.
+        (..., N), x's dtype and kind. Exact contract: the bits every backend returns. Float contract: the float64
+        result, rounded to x's dtype.
     Source: docs/numerics.md.
     """
     weight = _as_quantized(q)
     k = weight.codes.shape[1]
     if x.shape[-1] != k:
         raise ValueError(f"linear: x has K={x.shape[-1]} but the weight has K={k}")
-    rows = to_numpy(x).reshape(-1, k)
+    rows = to_numpy(x).reshape(math.prod(x.shape[:-1]), k)  # not -1: K may be 0
     if rows.dtype == np.float64:
         raise ValueError("linear: x is float64; convert it to float32")
     bias = None if bias is None else to_numpy(bias).astype(np.float32)

@@ -88,7 +88,11 @@ def _symmetric(blocks: np.ndarray, spec: QuantSpec):
         if best is None:
             best = [scales, codes, error]
         better = error < best[2]
-        best = [np.where(better, scales, best[0]), np.where(better[..., None], codes, best[1]), np.minimum(error, best[2])]
+        best = [
+            np.where(better, scales, best[0]),
+            np.where(better[..., None], codes, best[1]),
+            np.minimum(error, best[2]),
+        ]
     return best[0], tensor_scale, best[1].astype(np.uint8)
 
 

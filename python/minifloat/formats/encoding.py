@@ -1,12 +1,13 @@
 """Rounding to a format, for any value table: find the two neighbours, then pick one by the rounding rule.
 
-All comparisons are made in float64 on midpoints that float64 holds exactly (a minifloat's midpoint has mantissa_bits + 2
-significant bits), so float32 and float64 inputs are rounded once. For a codebook the midpoint is the float64 average.
+All comparisons are made in float64 on midpoints that float64 holds exactly (a minifloat's midpoint has
+mantissa_bits + 2 significant bits), so float32 and float64 inputs are rounded once. For a codebook the midpoint is the
+float64 average.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ class Line(NamedTuple):
     tie_up: np.ndarray  # bool, (n + 1,): a tie between values[i] and values[i + 1] goes to i + 1 under nearest_even
 
 
-@lru_cache(maxsize=None)
+@cache
 def line(f: Format) -> Line:
     codes = np.flatnonzero(f.is_number)
     values, first = np.unique(f.values[codes], return_index=True)  # equal values: the lowest code (+0 before -0)
@@ -81,8 +82,11 @@ def encode(f: Format, x: np.ndarray, rounding: str, overflow: str, random_bits: 
         zero = steps.values[np.clip(index, 1, last - 1)] == 0
         codes = np.where(zero & np.signbit(x), f.negative_zero_code, codes)
     if overflow == "special":
-        codes = np.where((index == last) | (x == np.inf), f.overflow_code(negative=False), codes)
-        codes = np.where((index == 0) | (x == -np.inf), f.overflow_code(negative=True), codes)
+        # A rounding that points inwards stops at the end of the range: IEEE 754-2019, section 7.4.
+        above = (index == last) & (rounding not in ("toward_zero", "down"))
+        below = (index == 0) & (rounding not in ("toward_zero", "up") or not f.signed)
+        codes = np.where(above | (x == np.inf), f.overflow_code(negative=False), codes)
+        codes = np.where(below | (x == -np.inf), f.overflow_code(negative=True), codes)
     if f.nan_code is not None:
         codes = np.where(nan, f.nan_code, codes)
     return codes.astype(np.uint8)
@@ -97,8 +101,10 @@ def _rounds_up(steps: Line, low: np.ndarray, x: np.ndarray, rounding: str, rando
         return x > lower
     if rounding == "toward_zero":
         return np.where(x < 0, x > lower, x >= upper)
-    if rounding == "stochastic":
-        return random_bits.astype(np.float64) * (upper - lower) < (x - lower) * 2.0**32
+    if rounding == "stochastic":  # from the neighbour nearer zero: only that distance is exact in float64
+        up = random_bits.astype(np.float64) * (upper - lower) < (x - lower) * 2.0**32
+        not_down = (upper - x) * 2.0**32 < (2.0**32 - random_bits) * (upper - lower)
+        return np.where(x < 0, not_down, up)
     middle = lower + (upper - lower) / 2
     # Away from zero; neighbours of equal magnitude (binary) go to the positive one.
     tie_up = steps.tie_up[low] if rounding == "nearest_even" else upper >= -lower

@@ -1,4 +1,4 @@
-"""A number format: what each stored code of 1 to 8 bits means. Everything else about a format is derived from that table."""
+"""A number format: what each stored code of 1 to 8 bits means. Everything else is derived from that table."""
 
 from __future__ import annotations
 
@@ -187,7 +187,8 @@ class Format:
         Args:
             x: any shape; numpy array or torch tensor of float64 or narrower.
             rounding: nearest_even (ties to the even code), nearest_away, toward_zero, up, down or stochastic.
-            overflow: "saturate" to the largest finite value (infinities too), or "special": the format's infinity or NaN.
+            overflow: "saturate" to the largest finite value (infinities too), or "special": the format's infinity or
+                NaN (finite values saturate where the rounding points inwards: IEEE 754-2019, section 7.4).
             random_bits: uint32, shape of x; needed by stochastic. x between neighbours lo < hi is rounded up when
                 random_bits / 2**32 < (x - lo) / (hi - lo).
         Returns:

@@ -1,4 +1,4 @@
-"""Format names: e{E}m{M}[b{bias}][suffix] with u in front for unsigned, int{n}, uint{n}, binary, ternary and codebooks."""
+"""Format names: e{E}m{M}[b{bias}][suffix], u in front for unsigned; int{n}, uint{n}, binary, ternary, codebooks."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from .format import Format
 
 FLOAT_NAME = re.compile(r"(u?)e(\d+)m(\d+)(?:b(-?\d+))?(ieee|fnuz|fnu|fn|finite)?")
 INT_NAME = re.compile(r"(u?)int(\d+)")
-# 8-bit splits that two published standards read differently: a bare name would be a guess.
+E8M0 = "'e8m0fnu' (OCP scale format, no zero, one NaN)"
+# Splits that two published standards read differently: a bare name would be a guess.
 AMBIGUOUS = {
     (True, 4, 3): "'e4m3fn' (OCP), 'e4m3fnuz', 'e4m3ieee' (with infinity) or 'e4m3finite' (every code a number)",
-    (False, 8, 0): "'e8m0fnu' (OCP scale format, no zero, one NaN)",
+    (False, 8, 0): E8M0,
+    (True, 8, 0): E8M0,
 }
 COMMON = ["e2m1", "e3m0", "e2m3", "e3m2", "e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e3m4", "e8m0fnu"]
 
@@ -45,7 +47,9 @@ def format_names() -> list[str]:
 
 def register_codebook(name: str, values) -> Format:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or FLOAT_NAME.fullmatch(name) or INT_NAME.fullmatch(name):
-        raise ValueError(f"codebook name {name!r} must be lower-case letters, digits and underscores, unlike e2m1 or int4")
+        raise ValueError(
+            f"codebook name {name!r} must be lower-case letters, digits and underscores, unlike e2m1 or int4"
+        )
     table = np.asarray(values, dtype=np.float64)
     if table.ndim != 1 or not 2 <= len(table) <= 256:
         raise ValueError(f"codebook {name!r} needs a flat table of 2 to 256 values, got shape {table.shape}")
@@ -79,16 +83,17 @@ def _float_format(name: str, match: re.Match) -> Format:
             raise ValueError(f"{name!r}: the suffix fnu means unsigned, no zero, m0, as in 'e8m0fnu'")
         unsigned = True
     bits = exponent_bits + mantissa_bits + (not unsigned)
+    if not suffix and (not unsigned, exponent_bits, mantissa_bits) in AMBIGUOUS:
+        choices = AMBIGUOUS[not unsigned, exponent_bits, mantissa_bits]
+        raise ValueError(f"{name!r} is read differently by different standards: did you mean {choices}?")
     if exponent_bits < 1 or not 2 <= bits <= 8:
         raise ValueError(f"{name!r} has {bits} bits and {exponent_bits} exponent bits: need 2 to 8 bits and E >= 1")
     if bits < 8 and suffix:
         raise ValueError(f"{name!r}: below 8 bits every code is a number; write {name.removesuffix(suffix)!r}")
-    if not suffix and (not unsigned, exponent_bits, mantissa_bits) in AMBIGUOUS:
-        choices = AMBIGUOUS[not unsigned, exponent_bits, mantissa_bits]
-        raise ValueError(f"{name!r} is read differently by different standards: did you mean {choices}?")
-    special = {"": "none", "finite": "none"}.get(suffix, suffix)
-    if not suffix and bits == 8 and (exponent_bits, mantissa_bits) == (5, 2):
-        special = "ieee"  # OCP e5m2
+    unmarked = "ieee" if bits == 8 and (exponent_bits, mantissa_bits) == (5, 2) else "none"  # e5m2 is OCP's
+    special = {"": unmarked, "finite": "none"}.get(suffix, suffix)
+    if special == unmarked and (not unsigned, exponent_bits, mantissa_bits) not in AMBIGUOUS:
+        suffix = ""  # one name for each format: e5m2ieee is e5m2, e3m4finite is e3m4
     if special == "ieee" and mantissa_bits == 0:
         raise ValueError(f"{name!r}: an IEEE-like format needs a mantissa bit to tell NaN from infinity")
     if special == "fnuz" and unsigned:
@@ -104,12 +109,13 @@ def _float_format(name: str, match: re.Match) -> Format:
 
 def _check_float32_holds(f: Format) -> None:
     # Checked on exponents, before float64 itself could overflow.
-    top = f.exponent_bits and (1 << f.exponent_bits) - 1 - f.bias
-    lowest = f.unit
-    if top > 127 + (f.special in ("ieee", "fnu")) or lowest < -149:
+    top_is_special = f.special == "ieee" or (f.special in ("fn", "fnu") and f.mantissa_bits == 0)
+    top_field = (1 << f.exponent_bits) - 1 - top_is_special
+    top, lowest = top_field - f.bias, f.unit
+    if top > 127 or lowest < -149:
         raise ValueError(
             f"{f.name!r} spans 2**{lowest} to 2**{top}, beyond float32 (2**-149 to 2**127): "
-            f"its bias must be between {(1 << f.exponent_bits) - 1 - 127} and {150 - f.mantissa_bits}"
+            f"its bias must be between {top_field - 127} and {f.bias + lowest + 149}"
         )
 
 

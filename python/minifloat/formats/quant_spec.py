@@ -74,6 +74,10 @@ class QuantSpec:
         if not isinstance(text, str):
             raise ValueError(f"a quantization spec is a string such as 'e2m1-g32-e8m0', got {type(text).__name__}")
         name, parts = _split_preset(text)
+        near = [p for p in PRESETS if f"{p}-".startswith(f"{name}-") and not PRESETS[p].startswith(name)]
+        if near:
+            choices = " or ".join(f"{p!r} ({PRESETS[p]})" for p in near)
+            raise ValueError(f"{text!r} is no preset: use {choices}; only '-mse' may follow, so write other parts out")
         fields: dict = {}
         for part in parts:
             for key, value in _read_part(part, text).items():
@@ -81,7 +85,9 @@ class QuantSpec:
                     raise ValueError(f"{text!r} sets {key} twice")
         if "granularity" not in fields:
             Format.parse(name)  # an unknown format is the more useful complaint
-            raise ValueError(f"{text!r} does not say where scales live: add '-tensor', '-row' or '-g32' (a group of 32)")
+            raise ValueError(
+                f"{text!r} does not say where scales live: add '-tensor', '-row' or '-g32' (a group of 32)"
+            )
         return QuantSpec(Format.parse(name), **fields)
 
     def __str__(self) -> str:

@@ -1,0 +1,163 @@
+"""Runs cells and keeps what they gave. From the shell: python -m benchmarks.run --shapes 4096,4096 --batches 1 ..."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+import warnings
+from pathlib import Path
+
+from . import environment
+from .cases import Options, add_options, read_options
+
+if __name__ == "__main__":  # before anything imports torch
+    environment.prepare(environment.argument("--peer-isa", "native"))
+
+import torch
+
+from . import contenders as teams
+from .ceilings import limit_us, measure_ceilings
+from .report import cell_lines, write_report
+from .timing import measure, statistics
+
+# Above this relative error the wrong product was timed: 2-bit weights reach 0.95 with one scale a row.
+LARGEST_ERROR = 1.3
+
+
+class Run:
+    """One run: its options, its machine, and the cells measured so far."""
+
+    def __init__(self, options: Options, names: set[str] | None = None, log=print):
+        """names: only these contenders (and torch float32) take part; None: all that the options choose."""
+        self.options, self.names, self.log = options, names, log
+        isa = teams.ours.select_isa(options.isa)
+        self.machine = environment.describe(options)
+        self.ceilings = {str(t): measure_ceilings(t, isa) for t in options.chosen_threads}
+        self.skipped: dict[str, str] = {}
+        self.cells: list[dict] = []
+        self.team: list[teams.Contender] = []
+        self.built_for = None
+        self.samples: dict[tuple, dict[str, list[float]]] = {}  # us, by (shape, M, threads) and name
+
+    def cell(self, shape: tuple[int, int], m: int, threads: int) -> dict:
+        """Measure one cell. Contenders are kept for the next cell if it has the same (N, K) and threads."""
+        if self.built_for != (shape, threads):
+            self.release()
+            teams.ours.set_threads(threads)
+            self.w = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+            self.team = self._build(self.w, threads)
+            self.built_for = (shape, threads)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # peers deprecate what we time
+            self.cells.append(self._cell(self.team, self.w, m, threads))
+        return self.cells[-1]
+
+    def release(self) -> None:
+        """Give back the memory of all contenders."""
+        for contender in self.team:
+            contender.release()
+        self.team, self.built_for = [], None
+        gc.collect()
+
+    def _build(self, w: torch.Tensor, threads: int) -> list[teams.Contender]:
+        built = []
+        for contender in teams.everyone(self.options):
+            if self.names is not None and contender.name not in self.names | {teams.BASELINE}:
+                continue
+            try:
+                with torch.inference_mode(), warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    contender.build(w, self.options.copies_mb * 10**6, threads)
+                built.append(contender)
+            except (teams.Skipped, ValueError) as reason:
+                self._skip(contender.name, str(reason), f" at {w.shape[0]}x{w.shape[1]}")
+        return built
+
+    def _skip(self, name: str, why: str, where: str) -> None:
+        if name not in self.skipped:
+            self.log(f"skipped: {name}{where}: {why}")
+            self.skipped[name] = f"{why}{where}"
+
+    def _cell(self, team: list[teams.Contender], w: torch.Tensor, m: int, threads: int) -> dict:
+        x = torch.randn(m, w.shape[1], generator=torch.Generator().manual_seed(m))
+        reference = x @ w.T
+        works, errors = {}, {}
+        with torch.inference_mode():
+            for contender in team:
+                try:
+                    errors[contender.name] = relative_error(contender.output(x), reference)
+                    works[contender.name] = contender.work(x)
+                except (teams.Skipped, RuntimeError) as reason:
+                    self._skip(contender.name, str(reason).splitlines()[0], f" at M={m}")
+            for name in [name for name in works if not errors[name] < LARGEST_ERROR]:
+                self._skip(name, f"wrong result, relative error {errors[name]:.2f}", f" at M={m}")
+                del works[name]
+            options = self.options
+            samples = measure(works, options.seconds, options.min_rounds, options.max_rounds)
+        self.samples[tuple(w.shape), m, threads] = samples
+        cell = {"n": w.shape[0], "k": w.shape[1], "m": m, "threads": threads, "contenders": {}}
+        for contender in team:
+            if contender.name not in works:
+                continue
+            ceilings = self.ceilings[str(threads)]
+            limit = limit_us(ceilings, tuple(w.shape), m, contender.weight_bytes, contender.arithmetic)
+            cell["contenders"][contender.name] = {
+                "library": contender.library,
+                "width": contender.width,
+                "bits": round(8 * contender.weight_bytes / w.numel(), 3),
+                "limit_us": limit and float(f"{limit:.4g}"),
+                "error": float(f"{errors[contender.name]:.2g}"),
+                **statistics(samples[contender.name]),
+            }
+        return cell
+
+    def results(self) -> dict:
+        """What goes into the JSON file."""
+        return {"machine": self.machine, "ceilings": self.ceilings, "skipped": self.skipped, "cells": self.cells}
+
+    def save(self, out: str) -> Path:
+        """Write the JSON, the tables and the plots; returns the JSON's path."""
+        path = Path(out) if out else environment.RESULTS
+        if path.suffix != ".json":
+            cpu = "".join(c if c.isalnum() else "-" for c in self.machine["cpu"].lower()).strip("-")
+            chosen = [f"ours-{self.options.isa}"] if self.options.isa else []
+            chosen += [f"peers-{self.options.peer_isa}"] if self.options.peer_isa != "native" else []
+            path = path / ("-".join([cpu, *chosen, self.machine["date"][:10]]) + ".json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(to_json(self.results()))
+        write_report(path)
+        return path
+
+
+def to_json(results: dict) -> str:
+    """One line a contender, so that files stay small and differences readable."""
+    text = json.dumps(results, indent=1)
+    for cell in results["cells"]:
+        for stats in cell["contenders"].values():
+            text = text.replace(json.dumps(stats, indent=1).replace("\n", "\n     "), json.dumps(stats), 1)
+    return text + "\n"
+
+
+def relative_error(y: torch.Tensor, reference: torch.Tensor) -> float:
+    return ((y.double() - reference).norm() / reference.norm()).item()
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    add_options(parser.add_argument)
+    parsed = parser.parse_args(argv)
+    options = read_options(parsed)
+    run = Run(options)
+    for threads in options.chosen_threads:
+        for shape, batches in options.cells:
+            for m in batches:
+                print("\n".join(cell_lines(run.cell(shape, m, threads))), flush=True)
+    if parsed.out:
+        print(run.save(parsed.out))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

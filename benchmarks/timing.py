@@ -1,0 +1,78 @@
+"""Interleaved timing, and what is kept of the samples.
+
+pytest-benchmark measures one function to the end before it starts the next. On a machine whose clock, memory traffic
+and neighbours change within seconds, the ratio of two such figures is mostly noise; so here every round gives each
+contender one block of calls, and a ratio compares figures from the same seconds.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+BLOCK_US = 2000.0  # a block of calls lasts at least this long, so that the clock's resolution does not matter
+
+
+@dataclass
+class Work:
+    """What is timed: `run` makes `calls` calls of the layer."""
+
+    run: Callable[[], object]
+    calls: int = 1
+
+
+def calibrate(work: Work, clock=time.perf_counter) -> int:
+    """How often to run `work` in one block."""
+    work.run()  # first call: allocations, page faults, thread start
+    took_us = math.inf
+    for _ in range(3):  # a neighbour may hold the core once
+        start = clock()
+        work.run()
+        took_us = min(took_us, (clock() - start) * 1e6)
+        if took_us > BLOCK_US:
+            break
+    return max(1, math.ceil(BLOCK_US / max(took_us, 0.1)))
+
+
+def measure(
+    works: dict[str, Work], seconds: float, min_rounds: int = 5, max_rounds: int = 25, clock=time.perf_counter
+) -> dict[str, list[float]]:
+    """Time per call in us, one sample a round, for every contender in turn.
+
+    The order rotates by one each round, so that nobody always follows the same neighbour. Short blocks are preceded
+    by untimed calls, which bring the code back into the caches and wake the contender's own threads.
+    """
+    repeats = {name: calibrate(work, clock) for name, work in works.items()}
+    samples = {name: [] for name in works}
+    names = list(works)
+    start = clock()
+    for done in range(max_rounds):
+        if done >= min_rounds and clock() - start > seconds:
+            break
+        for name in names[done % len(names) :] + names[: done % len(names)]:
+            work, count = works[name], repeats[name]
+            for _ in range(min(count - 1, 2)):
+                work.run()
+            begin = clock()
+            for _ in range(count):
+                work.run()
+            samples[name].append((clock() - begin) * 1e6 / (count * work.calls))
+    return samples
+
+
+def quantile(values: list[float], q: float) -> float:
+    """Linear interpolation between order statistics."""
+    ordered = sorted(values)
+    at = q * (len(ordered) - 1)
+    low = math.floor(at)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (at - low)
+
+
+def statistics(samples_us: list[float]) -> dict[str, float]:
+    """Best, median, p10 and p90 in us, to four digits."""
+    kept = {"best_us": 0.0, "p10_us": 0.1, "median_us": 0.5, "p90_us": 0.9}
+    stats = {name: float(f"{quantile(samples_us, q):.4g}") for name, q in kept.items()}
+    return {**stats, "samples": len(samples_us)}

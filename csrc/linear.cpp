@@ -1,0 +1,148 @@
+// minifloat::linear on the CPU: checks, quantizes the activations, then hands panels of outputs to the kernels.
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/zeros.h>
+#include <torch/library.h>
+
+#include "ops.h"
+
+namespace minifloat {
+namespace {
+
+constexpr int64_t kMultipliesPerTask = 1 << 17;  // below that a second thread costs more than it saves
+constexpr int64_t kRowsForGemm = 32;             // float contract: from here on decode to scratch and call torch's GEMM
+constexpr int64_t kScratchFloats = 1 << 21;      // 8 MiB of decoded weights at a time
+
+int64_t digit_bytes(const Plan& p) {
+  switch (p.carrier) {
+    case kInt8: return 1;
+    case kInt16: return 2;
+    case kFloat: return 4;
+    default: return 8;
+  }
+}
+
+template <class T>
+int64_t grain(T per_item) {
+  return std::max<int64_t>(1, kMultipliesPerTask / std::max<int64_t>(1, per_item));
+}
+
+void check_weight(const Plan& p, const at::Tensor& weight, int64_t n, int64_t k) {
+  TORCH_CHECK_VALUE(weight.is_cpu() && weight.scalar_type() == at::kByte && weight.is_contiguous() &&
+                        weight.numel() == layout_of(p).bytes,
+                    "linear: the packed weight must be ", layout_of(p).bytes, " contiguous bytes on the CPU, got ",
+                    weight.numel(), " of ", weight.scalar_type(), " on ", weight.device());
+  TORCH_CHECK_VALUE(n < 0 || n == p.n, "linear: out_features=", n, " but the weight has N=", p.n);
+  TORCH_CHECK_VALUE(k < 0 || k == p.k, "linear: in_features=", k, " but the weight has K=", p.k);
+}
+
+// Every scale of a row that holds NaN or infinity is NaN; a format without NaN cannot go on from there.
+void check_finite(const Plan& p, const at::Tensor& x, const at::Tensor& scales) {
+  if (p.activation.nan_code >= 0) return;
+  const float* s = scales.const_data_ptr<float>();
+  for (int64_t i = 0; i < scales.numel(); ++i) {
+    if (s[i] == s[i]) continue;
+    const float* data = x.const_data_ptr<float>();
+    int64_t at = 0;
+    while (std::isfinite(data[at])) ++at;
+    TORCH_CHECK_VALUE(false, "linear: x holds ", data[at], " at row ", at / p.k, ", column ", at % p.k,
+                      ", and the activation format has no NaN");
+  }
+}
+
+// out (m, n) = x (m, k) @ w.T by decoding columns of w.T into scratch, for the float contract at large m.
+void linear_by_gemm(const Plan& p, const uint8_t* weight, const at::Tensor& x, at::Tensor& y) {
+  const int64_t panels = ceil_div(p.n, kPanel);
+  const int64_t step = std::max<int64_t>(1, kScratchFloats / std::max<int64_t>(1, p.k * kPanel));
+  for (int64_t first = 0; first < panels; first += step) {
+    const int64_t last = std::min(panels, first + step), begin = first * kPanel, end = std::min(p.n, last * kPanel);
+    at::Tensor columns = at::empty({p.k, end - begin}, x.options());
+    float* out = columns.data_ptr<float>();
+    at::parallel_for(first, last, grain(p.k * kPanel), [&](int64_t b, int64_t e) {
+      active_kernels().weights_as_float(p, weight, out + (b - first) * kPanel, end - begin, b, e);
+    });
+    at::Tensor part = y.narrow(1, begin, end - begin);
+    part.copy_(at::mm(x, columns));
+  }
+}
+
+}  // namespace
+
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& record,
+                  const std::optional<at::Tensor>& bias, int64_t out_features) {
+  const Plan& p = plan_of(record);
+  check_weight(p, weight, out_features, -1);
+  const at::Tensor rows = as_rows(x, p.k, "linear");
+  const int64_t m = rows.size(0);
+  at::Tensor bias_floats;
+  if (bias.has_value()) {
+    TORCH_CHECK_VALUE(bias->dim() == 1 && bias->size(0) == p.n, "linear: bias has shape ", bias->sizes(), ", expected [",
+                      p.n, "]");
+    bias_floats = bias->to(at::kFloat).contiguous();
+  }
+  auto shape = x.sizes().vec();
+  shape.back() = p.n;
+  at::Tensor y = at::empty({m, p.n}, rows.options());
+  const float* bias_data = bias.has_value() ? bias_floats.const_data_ptr<float>() : nullptr;
+  if (p.carrier == kFloat && m >= kRowsForGemm) {
+    linear_by_gemm(p, weight.const_data_ptr<uint8_t>(), rows, y);
+    if (bias_data) y.add_(bias_floats);
+    return y.to(x.scalar_type()).reshape(shape);
+  }
+
+  const Kernels& kernels = active_kernels();
+  const float* x_data = rows.const_data_ptr<float>();
+  Activations activations{nullptr, nullptr, nullptr, 1.0f};
+  at::Tensor digits, sums, scales;
+  if (p.carrier == kFloat && p.k == p.k_padded) {
+    activations.digits = const_cast<float*>(x_data);
+  } else {
+    digits = at::empty({m * p.k_padded * digit_bytes(p)}, rows.options().dtype(at::kByte));
+    activations.digits = digits.data_ptr();
+    if (p.carrier == kInt8 || p.carrier == kInt16) {
+      sums = at::empty({m * p.folds}, rows.options().dtype(at::kInt));
+      activations.sums = sums.data_ptr<int32_t>();
+    }
+    Shared shared;
+    if (p.carrier != kFloat) {
+      scales = at::empty({m * activation_groups(p)}, rows.options());
+      activations.scales = scales.data_ptr<float>();
+      shared = kernels.shared_scale(p.activation, x_data, rows.numel());
+      activations.tensor_scale = shared.tensor_scale;
+    }
+    at::parallel_for(0, m, grain(16 * p.k), [&](int64_t begin, int64_t end) {
+      kernels.quantize_digits(p, x_data, shared, activations, begin, end);
+    });
+    if (p.carrier != kFloat) check_finite(p, rows, scales);
+  }
+  const LinearArgs args{&p, weight.const_data_ptr<uint8_t>(), activations, m, bias_data, y.data_ptr<float>()};
+  at::parallel_for(0, ceil_div(p.n, kPanel), grain(m * p.k * kPanel),
+                   [&](int64_t begin, int64_t end) { kernels.linear(args, begin, end); });
+  return y.to(x.scalar_type()).reshape(shape);
+}
+
+// grad_x = grad @ w, with w decoded: the activations' rounding is passed straight through.
+at::Tensor linear_backward(const at::Tensor& grad, const at::Tensor& weight, const at::Tensor& record,
+                           int64_t in_features) {
+  const Plan& p = plan_of(record);
+  check_weight(p, weight, -1, in_features);
+  const at::Tensor rows = as_rows(grad, p.n, "linear_backward");
+  at::Tensor columns = at::empty({p.k, p.n}, rows.options());
+  float* out = columns.data_ptr<float>();
+  at::parallel_for(0, ceil_div(p.n, kPanel), grain(p.k * kPanel), [&](int64_t begin, int64_t end) {
+    active_kernels().weights_as_float(p, weight.const_data_ptr<uint8_t>(), out + begin * kPanel, p.n, begin, end);
+  });
+  auto shape = grad.sizes().vec();
+  shape.back() = p.k;
+  return at::mm(rows, columns.t()).to(grad.scalar_type()).reshape(shape);
+}
+
+TORCH_LIBRARY_IMPL(minifloat, CPU, m) {
+  m.impl("linear", linear);
+  m.impl("linear_backward", linear_backward);
+}
+
+}  // namespace minifloat

@@ -1,0 +1,29 @@
+// The op schemas, and the few plain functions that Python calls directly.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <torch/library.h>
+
+#include "cpu/kernels.h"
+
+TORCH_LIBRARY(minifloat, m) {
+  m.def("pack(Tensor codes, int bits) -> Tensor");
+  m.def("unpack(Tensor packed, int bits, int k) -> Tensor");
+  m.def(
+      "quantize(Tensor x, Tensor operand, Tensor? scales=None, Tensor? zero_points=None, float tensor_scale=1.0) -> "
+      "(Tensor codes, Tensor scales, Tensor zero_points, Tensor tensor_scale)");
+  m.def(
+      "dequantize(Tensor codes, Tensor scales, Tensor? zero_points, float tensor_scale, Tensor operand) -> Tensor");
+  m.def("pack_weight(Tensor packed, Tensor scales, Tensor? zero_points, Tensor plan) -> Tensor");
+  m.def("restore_weight(Tensor weight, Tensor plan) -> (Tensor packed, Tensor scales, Tensor zero_points)");
+  m.def("linear(Tensor x, Tensor weight, Tensor plan, Tensor? bias, SymInt out_features) -> Tensor");
+  m.def("linear_backward(Tensor grad, Tensor weight, Tensor plan, SymInt in_features) -> Tensor");
+}
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "minifloat's compiled kernels; the ops are torch.ops.minifloat";
+  m.attr("PLAN_BYTES") = sizeof(minifloat::Plan);
+  m.attr("OPERAND_BYTES") = sizeof(minifloat::Operand);
+  m.def("isa", [] { return std::string(minifloat::active_kernels().name); }, "the instruction set in use");
+  m.def("supported_isas", &minifloat::supported_isas, "instruction sets this CPU supports, widest last");
+  m.def("select_isa", &minifloat::select_kernels, "use this instruction set from now on");
+}

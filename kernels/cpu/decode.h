@@ -1,0 +1,137 @@
+// From bit planes to digits: 16 outputs at a time, on the vectors of an instruction set (see isa_*.cpp for what Isa offers).
+#pragma once
+
+#include "kernels.h"
+#include "layout.h"
+
+namespace minifloat {
+namespace {
+
+#define MF_INLINE inline __attribute__((always_inline))
+
+// The stored codes of quad 4 * half + Q of a block: byte j of lane o is output o, k = 16 * half + 4 * Q + j.
+template <class Isa, int kBits, int kQuad>
+MF_INLINE typename Isa::Bytes stored_codes(const uint8_t* block, int half) {
+  static_assert(kBits >= 1 && kBits <= 8 && kQuad >= 0 && kQuad < 4);
+  if constexpr (kBits == 8) return Isa::load(block + (4 * half + kQuad) * kRowBytes);
+  constexpr bool k4 = kBits & 4, k2 = kBits & 2, k1 = kBits & 1;
+  constexpr int at2 = k4 ? 4 * kRowBytes : 0, at1 = at2 + (k2 ? 2 * kRowBytes : 0);
+  constexpr int bit2 = k4 ? 4 : 0, bit1 = bit2 + (k2 ? 2 : 0);
+  typename Isa::Bytes out = Isa::zero_bytes();
+  if constexpr (k4) {
+    out = Isa::template field<(kQuad & 1) * 4, 0, 4>(Isa::load(block + (2 * half + kQuad / 2) * kRowBytes));
+  }
+  if constexpr (k2) {
+    const auto plane = Isa::template field<kQuad * 2, bit2, 2>(Isa::load(block + at2 + half * kRowBytes));
+    out = k4 ? Isa::either(out, plane) : plane;
+  }
+  if constexpr (k1) {
+    const auto row = Isa::load(block + at1);
+    const auto plane = half ? Isa::template field<4 + kQuad, bit1, 1>(row) : Isa::template field<kQuad, bit1, 1>(row);
+    out = bit1 ? Isa::either(out, plane) : plane;
+  }
+  return out;
+}
+
+// Where a kernel takes the unsigned 8-bit digits of its weights from: quad<Q>(half) is 4 k's of 16 outputs.
+template <class Isa, int kBits, bool kTable>
+struct PackedDigits {
+  const uint8_t* panel;
+  typename Isa::template ByteTable<kTable ? kBits : 0> table;
+
+  PackedDigits(const uint8_t* panel, const uint8_t* digits) : panel(panel), table(digits) {}
+  template <int kQuad>
+  MF_INLINE typename Isa::Bytes quad(int64_t half) const {
+    const auto codes = stored_codes<Isa, kBits, kQuad>(panel + (half / 2) * kBits * kRowBytes, half & 1);
+    if constexpr (kTable) return table.lookup(codes);
+    return codes;
+  }
+};
+
+template <class Isa>
+struct DecodedDigits {
+  const uint8_t* digits;
+
+  template <int kQuad>
+  MF_INLINE typename Isa::Bytes quad(int64_t half) const {
+    return Isa::load(digits + (4 * half + kQuad) * kRowBytes);
+  }
+};
+
+// Calls body<0..3>() in order, each with the quad number as a constant.
+template <class Body>
+MF_INLINE void for_quads(Body body) {
+  body(std::integral_constant<int, 0>());
+  body(std::integral_constant<int, 1>());
+  body(std::integral_constant<int, 2>());
+  body(std::integral_constant<int, 3>());
+}
+
+// 64-byte aligned scratch memory.
+struct Scratch {
+  std::vector<uint8_t> storage;
+  uint8_t* data;
+  explicit Scratch(int64_t bytes) : storage(bytes + 64) {
+    data = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(storage.data()) + 63) & ~uintptr_t(63));
+  }
+};
+
+// The scales of 16 outputs for one group, widened to float32. Second-level factors are left out.
+template <class Isa>
+MF_INLINE typename Isa::Floats load_scales(const Operand& o, const uint8_t* scales, int64_t row) {
+  const uint8_t* at = scales + row * kPanel * scale_bytes(o);
+  switch (o.scale_kind) {
+    case kFloat32:
+      return Isa::load_floats(reinterpret_cast<const float*>(at));
+    case kBFloat16:
+      return Isa::from_bfloat16(reinterpret_cast<const uint16_t*>(at));
+    case kPowerOfTwo:
+      return Isa::from_power_of_two(at);
+    default: {
+      alignas(64) float values[kPanel];
+      for (int i = 0; i < kPanel; ++i) values[i] = o.scale_values[at[i]];
+      return Isa::load_floats(values);
+    }
+  }
+}
+
+// A weight panel with the places of its scales and zero points.
+struct Panel {
+  const uint8_t* codes;
+  const uint8_t* scales;
+  const uint8_t* zero_points;
+  int64_t first_output, outputs;
+
+  Panel(const Plan& p, const Layout& l, const uint8_t* weight, int64_t index)
+      : codes(weight + index * l.panel_bytes),
+        scales(weight + l.scales_at + index * l.groups * kPanel * scale_bytes(p.weight)),
+        zero_points(weight + l.zero_points_at + index * l.groups * kPanel),
+        first_output(index * kPanel),
+        outputs(std::min<int64_t>(kPanel, p.n - index * kPanel)) {}
+};
+
+// values (or zero points) of the 16 outputs' zero point codes as floats
+inline void zero_point_values(const Plan& p, const Panel& panel, int64_t group, float* out) {
+  for (int i = 0; i < kPanel; ++i) out[i] = p.weight.values[panel.zero_points[group * kPanel + i]];
+}
+
+// The last steps of the contract for one row and panel: activation scale, second-level scales, bias.
+template <class Isa>
+MF_INLINE void finish(const LinearArgs& a, const Panel& panel, int64_t m, typename Isa::Floats y) {
+  const Plan& p = *a.plan;
+  if (p.carrier != kFloat && p.activation.granularity != kGroup) y = Isa::mul(y, Isa::splat(a.x.scales[m]));
+  y = Isa::mul(y, Isa::splat(p.weight.tensor_scale));
+  if (p.carrier != kFloat) y = Isa::mul(y, Isa::splat(a.x.tensor_scale));
+  float* out = a.y + m * p.n + panel.first_output;
+  if (panel.outputs == kPanel) {
+    if (a.bias) y = Isa::add(y, Isa::load_floats(a.bias + panel.first_output));
+    Isa::store_floats(out, y);
+    return;
+  }
+  alignas(64) float values[kPanel];
+  Isa::store_floats(values, y);
+  for (int64_t i = 0; i < panel.outputs; ++i) out[i] = a.bias ? values[i] + a.bias[panel.first_output + i] : values[i];
+}
+
+}  // namespace
+}  // namespace minifloat

@@ -1,0 +1,209 @@
+// AVX2 and FMA: a vector of 16 outputs is a pair of 256-bit registers.
+#include <immintrin.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <type_traits>
+#include <vector>
+
+#include "kernels.h"
+
+// Everything below, the shared loop nests included, is compiled for AVX2 and lives in unnamed namespaces.
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c,bmi,bmi2")
+
+#include "linear_int8.h"
+#include "linear_words.h"
+#include "quantize.h"
+
+namespace minifloat {
+namespace {
+
+struct Avx2 {
+  struct Bytes {
+    __m256i v[2];
+  };
+  using Shorts = Bytes;
+  using Ints = Bytes;
+  struct Floats {
+    __m256 v[2];
+  };
+  struct Doubles {
+    __m256d v[4];
+  };
+  static constexpr bool kHasDot = false;
+  static constexpr int kFusedRows = 2, kRows = 3, kFloatRows = 4, kDoubleRows = 2;
+
+  template <class Function>
+  static MF_INLINE Bytes halves(Function function) {
+    return {{function(0), function(1)}};
+  }
+  template <class Function>
+  static MF_INLINE Floats float_halves(Function function) {
+    return {{function(0), function(1)}};
+  }
+
+#define MF_EACH(expression) halves([&](int i) __attribute__((always_inline)) { return expression; })
+#define MF_EACH_FLOAT(expression) float_halves([&](int i) __attribute__((always_inline)) { return expression; })
+
+  static MF_INLINE Bytes load(const uint8_t* at) {
+    return MF_EACH(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at) + i));
+  }
+  static MF_INLINE void store(uint8_t* at, Bytes b) {
+    for (int i = 0; i < 2; ++i) _mm256_storeu_si256(reinterpret_cast<__m256i*>(at) + i, b.v[i]);
+  }
+  static MF_INLINE Bytes zero_bytes() { return MF_EACH(((void)i, _mm256_setzero_si256())); }
+  // There are no byte shifts: 16-bit shifts, then the mask drops what crossed over.
+  template <int kFrom, int kTo, int kWidth>
+  static MF_INLINE Bytes field(Bytes b) {
+    const __m256i mask = _mm256_set1_epi8(char(((1 << kWidth) - 1) << kTo));
+    constexpr int kRight = kFrom > kTo ? kFrom - kTo : 0, kLeft = kTo > kFrom ? kTo - kFrom : 0;
+    return MF_EACH(_mm256_and_si256(mask, kRight   ? _mm256_srli_epi16(b.v[i], kRight)
+                                          : kLeft ? _mm256_slli_epi16(b.v[i], kLeft)
+                                                  : b.v[i]));
+  }
+  static MF_INLINE Bytes either(Bytes a, Bytes b) { return MF_EACH(_mm256_or_si256(a.v[i], b.v[i])); }
+  static MF_INLINE Bytes splat4(const int8_t* at) {
+    int32_t word;
+    __builtin_memcpy(&word, at, 4);
+    const __m256i all = _mm256_set1_epi32(word);
+    return {{all, all}};
+  }
+  static MF_INLINE Shorts pair_dot(Bytes w, Bytes x) { return MF_EACH(_mm256_maddubs_epi16(w.v[i], x.v[i])); }
+  static MF_INLINE Shorts add16(Shorts a, Shorts b) { return MF_EACH(_mm256_add_epi16(a.v[i], b.v[i])); }
+  static MF_INLINE Ints widen_add(Ints sum, Shorts s, int factor) {
+    const __m256i factors = _mm256_set1_epi16(short(factor));
+    return MF_EACH(_mm256_add_epi32(sum.v[i], _mm256_madd_epi16(s.v[i], factors)));
+  }
+  static MF_INLINE Ints splat_int(int32_t value) { return MF_EACH(((void)i, _mm256_set1_epi32(value))); }
+  static MF_INLINE Ints load_ints(const uint8_t* at) { return load(at); }
+  static MF_INLINE void store_ints(uint8_t* at, Ints v) { store(at, v); }
+  static MF_INLINE Ints add_int(Ints a, Ints b) { return MF_EACH(_mm256_add_epi32(a.v[i], b.v[i])); }
+  static MF_INLINE Ints sub_int(Ints a, Ints b) { return MF_EACH(_mm256_sub_epi32(a.v[i], b.v[i])); }
+  static MF_INLINE Ints mul_int(Ints a, Ints b) { return MF_EACH(_mm256_mullo_epi32(a.v[i], b.v[i])); }
+  static MF_INLINE Ints to_int(Floats f) { return MF_EACH(_mm256_cvttps_epi32(f.v[i])); }
+  static MF_INLINE Floats to_float(Ints v) { return MF_EACH_FLOAT(_mm256_cvtepi32_ps(v.v[i])); }
+  static MF_INLINE Floats as_floats(Ints v) { return MF_EACH_FLOAT(_mm256_castsi256_ps(v.v[i])); }
+  static MF_INLINE Ints as_ints(Floats f) { return MF_EACH(_mm256_castps_si256(f.v[i])); }
+  template <int kByte>
+  static MF_INLINE Ints byte_of(Bytes b) {
+    const __m256i mask = _mm256_set1_epi32(0xff);
+    if constexpr (kByte == 3) return MF_EACH(_mm256_srli_epi32(b.v[i], 24));
+    return MF_EACH(_mm256_and_si256(mask, kByte ? _mm256_srli_epi32(b.v[i], 8 * kByte) : b.v[i]));
+  }
+  static MF_INLINE Ints pair_words(Ints even, Ints odd) {
+    return MF_EACH(_mm256_blend_epi16(even.v[i], _mm256_slli_epi32(odd.v[i], 16), 0xaa));
+  }
+  static MF_INLINE Ints splat_pair(const int16_t* at) { return splat4(reinterpret_cast<const int8_t*>(at)); }
+  static MF_INLINE Ints pair_dot16(Ints a, Ints b) { return MF_EACH(_mm256_madd_epi16(a.v[i], b.v[i])); }
+  static MF_INLINE Floats splat(float value) { return MF_EACH_FLOAT(((void)i, _mm256_set1_ps(value))); }
+  static MF_INLINE Floats load_floats(const float* at) { return MF_EACH_FLOAT(_mm256_loadu_ps(at + 8 * i)); }
+  static MF_INLINE void store_floats(float* at, Floats f) {
+    for (int i = 0; i < 2; ++i) _mm256_storeu_ps(at + 8 * i, f.v[i]);
+  }
+  static MF_INLINE Floats add(Floats a, Floats b) { return MF_EACH_FLOAT(_mm256_add_ps(a.v[i], b.v[i])); }
+  static MF_INLINE Floats sub(Floats a, Floats b) { return MF_EACH_FLOAT(_mm256_sub_ps(a.v[i], b.v[i])); }
+  static MF_INLINE Floats mul(Floats a, Floats b) { return MF_EACH_FLOAT(_mm256_mul_ps(a.v[i], b.v[i])); }
+  static MF_INLINE Floats fma(Floats a, Floats b, Floats c) {
+    return MF_EACH_FLOAT(_mm256_fmadd_ps(a.v[i], b.v[i], c.v[i]));
+  }
+  static MF_INLINE Floats from_bfloat16(const uint16_t* at) {
+    return as_floats(MF_EACH(
+        _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at) + i)), 16)));
+  }
+  static MF_INLINE Floats from_power_of_two(const uint8_t* at) {  // 2**(code - 127); code 0 is subnormal
+    return as_floats(MF_EACH(_mm256_max_epi32(
+        _mm256_set1_epi32(0x00400000),
+        _mm256_slli_epi32(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(at + 8 * i))), 23))));
+  }
+  static MF_INLINE Doubles splat_double(double value) {
+    const __m256d all = _mm256_set1_pd(value);
+    return {{all, all, all, all}};
+  }
+  template <class Function>
+  static MF_INLINE Doubles quarters(Function function) {
+    return {{function(0), function(1), function(2), function(3)}};
+  }
+#define MF_EACH_DOUBLE(expression) quarters([&](int i) __attribute__((always_inline)) { return expression; })
+  static MF_INLINE Doubles load_doubles(const double* at) { return MF_EACH_DOUBLE(_mm256_loadu_pd(at + 4 * i)); }
+  static MF_INLINE void store_doubles(double* at, Doubles d) {
+    for (int i = 0; i < 4; ++i) _mm256_storeu_pd(at + 4 * i, d.v[i]);
+  }
+  static MF_INLINE Doubles to_doubles(Floats f) {
+    return MF_EACH_DOUBLE(_mm256_cvtps_pd(i % 2 ? _mm256_extractf128_ps(f.v[i / 2], 1) : _mm256_castps256_ps128(f.v[i / 2])));
+  }
+  static MF_INLINE Floats to_floats(Doubles d) {
+    return MF_EACH_FLOAT(_mm256_set_m128(_mm256_cvtpd_ps(d.v[2 * i + 1]), _mm256_cvtpd_ps(d.v[2 * i])));
+  }
+  static MF_INLINE Doubles fma_double(Doubles a, Doubles b, Doubles c) {
+    return MF_EACH_DOUBLE(_mm256_fmadd_pd(a.v[i], b.v[i], c.v[i]));
+  }
+
+  // Up to 16 entries: one vpshufb (it looks up within each 128-bit lane, so the table stands in both). More: a table per
+  // 16 entries, chosen by the higher bits of the code.
+  template <int kBits>
+  struct ByteTable {
+    static constexpr int kTables = kBits <= 4 ? 1 : 1 << (kBits - 4);
+    __m256i tables[kTables];
+    explicit ByteTable(const uint8_t* table) {
+      for (int t = 0; t < kTables; ++t)
+        tables[t] = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table) + t));
+    }
+    template <int kBit>
+    MF_INLINE __m256i among(__m256i codes, const __m256i* from) const {  // from 2**(kBit - 3) tables
+      if constexpr (kBit < 4) {
+        return _mm256_shuffle_epi8(*from, codes);
+      } else {
+        const __m256i low = among<kBit - 1>(codes, from), high = among<kBit - 1>(codes, from + (1 << (kBit - 4)));
+        return _mm256_blendv_epi8(low, high, kBit == 7 ? codes : _mm256_slli_epi16(codes, 7 - kBit));
+      }
+    }
+    MF_INLINE Bytes lookup(Bytes codes) const {
+      if constexpr (kBits == 8) {  // vpshufb yields 0 where the top bit is set
+        Bytes out;
+        for (int i = 0; i < 2; ++i) {
+          const __m256i low = _mm256_and_si256(codes.v[i], _mm256_set1_epi8(0x7f));
+          out.v[i] = _mm256_blendv_epi8(among<6>(low, tables), among<6>(low, tables + 8), codes.v[i]);
+        }
+        return out;
+      } else {
+        return MF_EACH((among<(kBits <= 4 ? 3 : kBits - 1)>(codes.v[i], tables)));
+      }
+    }
+  };
+
+  // Up to 16 words: permutes within registers. More: a gather from the table, which stays in L1.
+  template <int kBits>
+  struct WordTable {
+    const int32_t* table;
+    __m256i low, high;
+    explicit WordTable(const int32_t* table) : table(table) {
+      low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(table));
+      high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(table) + 1);
+    }
+    MF_INLINE Ints lookup(Ints codes) const {
+      if constexpr (kBits <= 3) return MF_EACH(_mm256_permutevar8x32_epi32(low, codes.v[i]));
+      if constexpr (kBits == 4) {
+        return MF_EACH(_mm256_castps_si256(_mm256_blendv_ps(
+            _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(low, codes.v[i])),
+            _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(high, codes.v[i])),
+            _mm256_castsi256_ps(_mm256_slli_epi32(codes.v[i], 28)))));
+      }
+      return MF_EACH(_mm256_i32gather_epi32(table, codes.v[i], 4));
+    }
+  };
+};
+
+}  // namespace
+}  // namespace minifloat
+
+namespace minifloat {
+
+const Kernels kAvx2Kernels{"avx2",     shared_scale, quantize_digits,       quantize_codes,
+                           dequantize, linear<Avx2>, weights_as_float<Avx2>};
+
+}  // namespace minifloat
+
+#pragma GCC pop_options

@@ -1,0 +1,122 @@
+// Plain C++: every vector is an array of 16 outputs. The slowest and the most obvious instruction set.
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <type_traits>
+#include <vector>
+
+#include "linear_int8.h"
+#include "linear_words.h"
+#include "quantize.h"
+
+namespace minifloat {
+namespace {
+
+struct Scalar {
+  template <class T, int kCount>
+  struct Vector {
+    T lane[kCount];
+  };
+  using Bytes = Vector<uint8_t, 64>;
+  using Ints = Vector<int32_t, 16>;
+  using Floats = Vector<float, 16>;
+  using Doubles = Vector<double, 16>;
+  static constexpr bool kHasDot = true;
+  static constexpr int kFusedRows = 0, kRows = 1, kFloatRows = 1, kDoubleRows = 1;
+
+  template <class Out, class Function>
+  static MF_INLINE Out each(Function function) {
+    Out out;
+    for (int i = 0; i < int(sizeof(out.lane) / sizeof(out.lane[0])); ++i) out.lane[i] = function(i);
+    return out;
+  }
+
+  static Bytes load(const uint8_t* at) { return each<Bytes>([&](int i) { return at[i]; }); }
+  static void store(uint8_t* at, Bytes v) { std::copy(v.lane, v.lane + 64, at); }
+  static Bytes zero_bytes() { return Bytes{}; }
+  // Bits kFrom .. kFrom + kWidth - 1 of each byte, moved to bit kTo.
+  template <int kFrom, int kTo, int kWidth>
+  static Bytes field(Bytes v) {
+    return each<Bytes>([&](int i) { return ((v.lane[i] >> kFrom) & ((1 << kWidth) - 1)) << kTo; });
+  }
+  static Bytes either(Bytes a, Bytes b) { return each<Bytes>([&](int i) { return a.lane[i] | b.lane[i]; }); }
+  static Bytes splat4(const int8_t* at) { return each<Bytes>([&](int i) { return uint8_t(at[i % 4]); }); }
+  static Ints dot(Ints sum, Bytes w, Bytes x) {
+    return each<Ints>([&](int i) {
+      int32_t total = sum.lane[i];
+      for (int j = 0; j < 4; ++j) total += w.lane[4 * i + j] * int8_t(x.lane[4 * i + j]);
+      return total;
+    });
+  }
+  static Ints splat_int(int32_t v) { return each<Ints>([&](int) { return v; }); }
+  static Ints load_ints(const uint8_t* at) { return std::bit_cast<Ints>(load(at)); }
+  static void store_ints(uint8_t* at, Ints v) { store(at, std::bit_cast<Bytes>(v)); }
+  static Ints add_int(Ints a, Ints b) { return each<Ints>([&](int i) { return a.lane[i] + b.lane[i]; }); }
+  static Ints sub_int(Ints a, Ints b) { return each<Ints>([&](int i) { return a.lane[i] - b.lane[i]; }); }
+  static Ints mul_int(Ints a, Ints b) { return each<Ints>([&](int i) { return a.lane[i] * b.lane[i]; }); }
+  static Ints to_int(Floats v) { return each<Ints>([&](int i) { return int32_t(v.lane[i]); }); }
+  static Floats to_float(Ints v) { return each<Floats>([&](int i) { return float(v.lane[i]); }); }
+  static Floats as_floats(Ints v) { return std::bit_cast<Floats>(v); }
+  static Ints as_ints(Floats v) { return std::bit_cast<Ints>(v); }
+  template <int kByte>
+  static Ints byte_of(Bytes v) {
+    return each<Ints>([&](int i) { return v.lane[4 * i + kByte]; });
+  }
+  static Ints pair_words(Ints even, Ints odd) {
+    return each<Ints>([&](int i) { return (even.lane[i] & 0xffff) | (uint32_t(odd.lane[i]) << 16); });
+  }
+  static Ints splat_pair(const int16_t* at) {
+    return splat_int(int32_t(uint16_t(at[0]) | (uint32_t(uint16_t(at[1])) << 16)));
+  }
+  static Ints pair_dot16(Ints a, Ints b) {
+    return each<Ints>([&](int i) {
+      return int16_t(a.lane[i]) * int16_t(b.lane[i]) + (a.lane[i] >> 16) * (b.lane[i] >> 16);
+    });
+  }
+  static Floats splat(float v) { return each<Floats>([&](int) { return v; }); }
+  static Floats load_floats(const float* at) { return each<Floats>([&](int i) { return at[i]; }); }
+  static void store_floats(float* at, Floats v) { std::copy(v.lane, v.lane + 16, at); }
+  static Floats add(Floats a, Floats b) { return each<Floats>([&](int i) { return a.lane[i] + b.lane[i]; }); }
+  static Floats sub(Floats a, Floats b) { return each<Floats>([&](int i) { return a.lane[i] - b.lane[i]; }); }
+  static Floats mul(Floats a, Floats b) { return each<Floats>([&](int i) { return a.lane[i] * b.lane[i]; }); }
+  static Floats fma(Floats a, Floats b, Floats c) { return add(mul(a, b), c); }
+  static Floats from_bfloat16(const uint16_t* at) {
+    return each<Floats>([&](int i) { return float_of(uint32_t(at[i]) << 16); });
+  }
+  static Floats from_power_of_two(const uint8_t* at) {  // 2**(code - 127); code 0 is subnormal
+    return each<Floats>([&](int i) { return float_of(std::max(uint32_t(at[i]) << 23, 0x00400000u)); });
+  }
+  static Doubles splat_double(double v) { return each<Doubles>([&](int) { return v; }); }
+  static Doubles load_doubles(const double* at) { return each<Doubles>([&](int i) { return at[i]; }); }
+  static void store_doubles(double* at, Doubles v) { std::copy(v.lane, v.lane + 16, at); }
+  static Doubles to_doubles(Floats v) { return each<Doubles>([&](int i) { return v.lane[i]; }); }
+  static Floats to_floats(Doubles v) { return each<Floats>([&](int i) { return float(v.lane[i]); }); }
+  static Doubles fma_double(Doubles a, Doubles b, Doubles c) {
+    return each<Doubles>([&](int i) { return a.lane[i] * b.lane[i] + c.lane[i]; });
+  }
+
+  template <int kBits>
+  struct ByteTable {
+    const uint8_t* table;
+    explicit ByteTable(const uint8_t* table) : table(table) {}
+    Bytes lookup(Bytes codes) const {
+      return each<Bytes>([&](int i) { return table[codes.lane[i]]; });
+    }
+  };
+  template <int kBits>
+  struct WordTable {
+    const int32_t* table;
+    explicit WordTable(const int32_t* table) : table(table) {}
+    Ints lookup(Ints codes) const {
+      return each<Ints>([&](int i) { return table[codes.lane[i]]; });
+    }
+  };
+};
+
+}  // namespace
+
+const Kernels kScalarKernels{"scalar",         shared_scale,   quantize_digits,         quantize_codes,
+                             dequantize,       linear<Scalar>, weights_as_float<Scalar>};
+
+}  // namespace minifloat

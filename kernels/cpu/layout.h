@@ -1,0 +1,43 @@
+// The weight layout that every CPU kernel streams.
+//
+// 16 outputs form a panel. A panel is a sequence of blocks of 32 k's; a block stores each code's bits in planes of 8, 4, 2
+// or 1 bits (3 bits: planes 2 + 1; 5: 4 + 1; 6: 4 + 2; 7: 4 + 2 + 1), widest plane first, low bits of the code in the widest.
+// A plane is rows of 64 bytes: 32-bit lane o belongs to output o, byte j of the lane to k = 4 q + j. A byte of a plane of w
+// bits holds 8 / w quads: row r, bits f * w .. f * w + w - 1 are quad q = r * 8 / w + f.
+// A block of b-bit codes thus takes 64 b bytes, and one load, shift and mask yields 4 k's of 16 outputs.
+//
+// Section order: panels of codes; then scales [panel][group][16] as stored; then zero point codes [panel][group][16].
+// Missing outputs and k's hold code 0 (before the flip); activations are zero there.
+#pragma once
+
+#include <cstdint>
+
+#include "plan.h"
+
+namespace minifloat {
+
+struct Layout {
+  int64_t panels, blocks, groups, panel_bytes;
+  int64_t scales_at, zero_points_at, bytes;
+};
+Layout layout_of(const Plan& plan);
+
+// Canonical rows: `bits` per code, little-endian along K (k codes; bytes = ceil(k * bits / 8)).
+void unpack_row(const uint8_t* packed, int bits, int64_t k, uint8_t* codes);
+void pack_row(const uint8_t* codes, int bits, int64_t k, uint8_t* packed, int64_t bytes);
+
+struct Canonical {
+  uint8_t* packed;       // (n, packed_row_bytes), bits per code, little-endian along K
+  int64_t packed_row_bytes;
+  uint8_t* scales;       // (n, groups) or (1, 1), scale_bytes each
+  uint8_t* zero_points;  // (n, groups) or (1, 1) codes, nullptr without zero points
+};
+
+// Panels [begin, end) of the layout from canonical storage, and back.
+void pack_panels(const Plan& plan, const Canonical& from, uint8_t* layout, int64_t begin, int64_t end);
+void restore_panels(const Plan& plan, const uint8_t* layout, const Canonical& to, int64_t begin, int64_t end);
+
+// The canonical codes of one panel: (outputs of the panel, k).
+void panel_codes(const Plan& plan, const uint8_t* layout, int64_t panel, uint8_t* codes);
+
+}  // namespace minifloat

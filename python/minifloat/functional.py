@@ -1,0 +1,51 @@
+"""mf.linear: a quantized matrix times activations, on the backend of their device."""
+
+from __future__ import annotations
+
+import torch
+
+from . import emulator
+from .formats import QuantSpec
+from .qtensor import QTensor
+
+
+def linear(x, q: QTensor, bias=None, activation: str | QuantSpec | None = None, backend: str | None = None):
+    """y = x @ w.T + bias, with w quantized, and x too if `activation` says how.
+
+    Args:
+        x: (..., K), float32, bfloat16 or float16.
+        q: the weight, (N, K).
+        bias: (N,) or None; added in float32.
+        activation: spec that x is quantized with on the fly (exact contract: the same bits on every backend), or None
+            (float contract: any order of summation, within the bound of docs/numerics.md).
+        backend: one of mf.backends(), or None for the one of x's device. "reference" is the emulator.
+    Returns:
+        (..., N), x's dtype. Gradients flow to x and bias, except on the reference backend.
+    Raises:
+        ValueError: shapes, dtypes or devices do not fit, x is not finite and the activation format has no NaN, or the
+            backend is not available.
+    """
+    activation = None if activation is None else QuantSpec.parse(activation)
+    available = backends()
+    if backend is None:
+        backend = x.device.type
+    if not available.get(backend, "no such backend").startswith("available"):
+        usable = [name for name, state in available.items() if state.startswith("available")]
+        raise ValueError(
+            f"linear: backend {backend!r} is {available.get(backend, 'unknown')}; usable here: {', '.join(usable)}"
+        )
+    if backend == "reference":
+        return emulator.linear(x, q, bias, activation)
+    if q.packed.device != x.device:
+        raise ValueError(f"linear: x is on {x.device} but the weight is on {q.packed.device}")
+    if activation is not None and activation.scale_rule != "absmax":
+        raise ValueError(f"linear: activations are scaled by absmax at run time; drop '-{activation.scale_rule}'")
+    weight, plan = q.prepared(activation)
+    return torch.ops.minifloat.linear.default(x, weight, plan, bias, q.shape[0])
+
+
+def backends() -> dict[str, str]:
+    """Each backend's name and its state here, e.g. {"cpu": "available (avx2)", ...}."""
+    from . import ops
+
+    return {"cpu": f"available ({ops.isa()})", "reference": "available"}

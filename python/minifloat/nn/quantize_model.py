@@ -1,0 +1,179 @@
+"""quantize_: turn the Linear layers of a model into QLinear, all of the chosen ones or none."""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+
+import torch
+from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+from torch.nn.parameter import is_lazy
+
+from ..formats import QuantSpec
+from ..qtensor import quantize
+from .prepared import PreparedWeight
+from .progress import track
+from .qlinear import QLinear, parse_activation
+from .report import LayerReport
+from .selection import Layer, Overrides, Select, choose, linear_layers
+
+MAX_SHOWN = 5  # problems in one message
+
+
+def quantize_(
+    model: nn.Module,
+    weight: str | QuantSpec,
+    activation: str | QuantSpec | None = None,
+    select: Select = None,
+    overrides: Overrides | None = None,
+    report: list[LayerReport] | None = None,
+) -> nn.Module:
+    """Replace nn.Linear layers of `model` by QLinear, in place.
+
+    A layer that cannot become a QLinear stays float, and one warning names all of those with the reason:
+    nn.MultiheadAttention's out_proj and other layers whose weight is read by somebody else, subclasses with a forward
+    of their own, and a layer tied to an embedding or to another layer that stays float, which quantizing would untie.
+    Naming a tied layer in full, in `select` or `overrides`, quantizes and unties it. Linears tied to each other
+    stay tied. Forward and backward hooks move to the new layer.
+
+    Args:
+        weight, activation: specs such as "e2m1-g32-e8m0"; activation None leaves x in float.
+        select: which layers: a glob over qualified names ('*' matches dots too), a list of globs, or
+            callable(name, module) -> bool. None: every Linear.
+        overrides: glob -> {"weight": ..., "activation": ...} (what is not given stays) or None to leave the layer
+            out. They refine what select chose; where several match, later ones win.
+        report: a list that gets one LayerReport for each Linear of the model, quantized or not.
+    Returns:
+        model.
+    Raises:
+        ValueError: a pattern that matches nothing, a layer that is quantized already, has no values, NaN or infinity,
+            or a K that does not fit the groups. The model is then as it was.
+    """
+    if isinstance(model, (nn.Linear, QLinear)):
+        raise ValueError(
+            f"quantize_: a {type(model).__name__} cannot replace itself: use mf.nn.QLinear.from_float(linear, ...)"
+        )
+    layers = linear_layers(model)
+    if not layers:
+        raise ValueError(f"quantize_: {type(model).__name__} has no nn.Linear")
+    choose(layers, QuantSpec.parse(weight), parse_activation(activation), select, overrides or {})
+    _leave_out(layers, model)
+    chosen = [layer for layer in layers if layer.weight is not None]
+    _raise_all([problem for layer in chosen for problem in _problems(layer)])
+
+    prepared: dict[int, PreparedWeight] = {}
+    made: dict[int, QLinear] = {}
+    for layer in track(chosen, "quantizing"):
+        made[id(layer)] = _quantized(layer, prepared)
+    for layer in chosen:  # from here on nothing can fail
+        for parent, attribute in layer.places:
+            parent._modules[attribute] = made[id(layer)]
+    _tell(layers, report)
+    return model
+
+
+def _leave_out(layers: list[Layer], model: nn.Module) -> None:
+    """Drop the chosen layers that must stay float, with the reason."""
+    for layer in layers:
+        if layer.weight is not None and (reason := _why_float(layer.module)):
+            if layer.named:
+                raise ValueError(f"quantize_: {layer.name!r} cannot be quantized: {reason}")
+            layer.weight, layer.activation, layer.reason = None, None, reason
+    chosen = {id(layer.module): layer for layer in layers if layer.weight is not None}
+    for owners in _owners(model).values():
+        tied = [chosen[id(module)] for module, _ in owners if id(module) in chosen]
+        float_name = next((name for module, name in owners if id(module) not in chosen), None)
+        for layer in tied if float_name else []:
+            if not layer.named:
+                reason = f"its weight is tied to '{float_name}', which stays float"
+                layer.weight, layer.activation, layer.reason = None, None, reason
+        for layer in tied[1:] if not float_name else []:
+            if (layer.weight, layer.activation) != (tied[0].weight, tied[0].activation):
+                raise ValueError(
+                    f"quantize_: '{tied[0].name}' and '{layer.name}' share one weight, but would be quantized "
+                    f"as {tied[0].weight} x {tied[0].activation} and {layer.weight} x {layer.activation}: make that one"
+                )
+
+
+def _why_float(module: nn.Module) -> str:
+    """Why this layer cannot become a QLinear, in whatever format; empty if it can."""
+    if isinstance(module, QLinear):
+        return ""  # not silently kept: see _problems
+    if isinstance(module, NonDynamicallyQuantizableLinear):
+        return "nn.MultiheadAttention multiplies with its weight directly, without calling it"
+    if "weight" not in module._parameters:
+        return "its weight is computed by a parametrization, weight norm or pruning: make that permanent first"
+    if type(module).forward is not nn.Linear.forward:
+        return f"its class {type(module).__name__} has a forward of its own"
+    return ""
+
+
+def _owners(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
+    """id of each parameter -> the modules that hold it, each once, with the parameter's qualified name."""
+    owners: dict[int, list[tuple[nn.Module, str]]] = defaultdict(list)
+    for module_name, module in model.named_modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                owners[id(parameter)].append((module, f"{module_name}.{name}" if module_name else name))
+    return owners
+
+
+def _problems(layer: Layer) -> list[str]:
+    """What forbids to quantize this layer as asked; each message says what would be right."""
+    module = layer.module
+    leave_out = f"or leave it out with overrides={{{layer.name!r}: None}}"
+    if isinstance(module, QLinear):
+        return [f"{layer.name!r} is already quantized to {module.spec}: quantize the float layer, {leave_out}"]
+    if is_lazy(module.weight) or module.weight.is_meta:
+        return [
+            f"{layer.name!r} has no values yet (its weight is lazy or on the meta device): load them first, {leave_out}"
+        ]
+    if module.weight.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return [f"{layer.name!r} has a weight of {module.weight.dtype}: convert it to float32 first, {leave_out}"]
+    problems = []
+    for what, spec in (("weight", layer.weight), ("activation", layer.activation)):
+        k, group = module.weight.shape[1], spec.group_size if spec else None
+        if group and k % group:
+            divisor = next(g for g in range(min(group, k), 0, -1) if k % g == 0)
+            problems.append(
+                f"{layer.name!r} has K={k}, which is not a multiple of the group size {group} of the {what} {spec}: "
+                f"use a group size that divides {k}, such as {divisor}, or '-row', {leave_out}"
+            )
+    return problems
+
+
+def _raise_all(problems: list[str]) -> None:
+    if len(problems) > MAX_SHOWN:
+        problems = [*problems[:MAX_SHOWN], f"and {len(problems) - MAX_SHOWN} more like these"]
+    if problems:
+        raise ValueError("quantize_: nothing was changed, because " + "\n  ".join(problems))
+
+
+def _quantized(layer: Layer, prepared: dict[int, PreparedWeight]) -> QLinear:
+    """The QLinear for this layer. prepared: the weights so far by id of the Parameter, so that tied ones are shared."""
+    linear = layer.module
+    try:
+        if id(linear.weight) not in prepared:
+            with torch.no_grad():
+                q = quantize(linear.weight.detach(), layer.weight)
+            prepared[id(linear.weight)] = PreparedWeight(q, layer.activation)
+        return QLinear._replacing(linear, prepared[id(linear.weight)])
+    except ValueError as error:
+        raise ValueError(f"quantize_: nothing was changed, because of {layer.name!r}: {error}") from error
+
+
+def _tell(layers: list[Layer], report: list[LayerReport] | None) -> None:
+    if report is not None:
+        for layer in layers:
+            parent, attribute = layer.places[0]
+            now = parent._modules[attribute]
+            if isinstance(now, QLinear):
+                specs_and_bits = now.spec, now.activation, now.bits_per_value
+            else:
+                specs_and_bits = None, None, 8.0 * now.weight.dtype.itemsize
+            report.append(LayerReport(layer.name, layer.shape, *specs_and_bits, layer.reason))
+    skipped = [layer for layer in layers if layer.reason not in ("", "not selected", "left out by an override")]
+    if skipped:
+        reasons = "; ".join(f"'{layer.name}': {layer.reason}" for layer in skipped)
+        warnings.warn(f"quantize_: left in float: {reasons}. Leave them out to silence this.", stacklevel=3)

@@ -1,0 +1,44 @@
+"""The compiled ops under torch.ops.minifloat: loading, shapes for tracing, and the weight layout as Python sees it."""
+
+from __future__ import annotations
+
+import torch
+
+from .. import _C
+from ..formats import QuantSpec
+from ..qtensor import QTensor
+from . import fakes  # noqa: F401  registers the shapes
+from .records import plan_record
+
+isa = _C.isa
+supported_isas = _C.supported_isas
+select_isa = _C.select_isa
+
+RAW_SCALES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "e8m0fnu": torch.uint8, "e4m3fn": torch.uint8}
+
+
+def prepare(q: QTensor, activation: QuantSpec | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """The weight in the layout of its device's kernels, and the plan (a CPU tensor) that torch.ops.minifloat.linear takes.
+
+    Raises:
+        ValueError: the group sizes do not fit K.
+    """
+    tensor_scale = 1.0 if q.tensor_scale is None else float(q.tensor_scale)
+    plan = plan_record(q.spec, activation, q.shape, tensor_scale)
+    return torch.ops.minifloat.pack_weight(q.packed, q.scale_data, q.zero_points, plan), plan
+
+
+def restore(weight: torch.Tensor, plan: torch.Tensor, spec: QuantSpec, shape: tuple[int, int]) -> QTensor:
+    """The inverse of prepare, bit for bit."""
+    packed, scales, zero_points = torch.ops.minifloat.restore_weight(weight, plan)
+    tensor_scale = None
+    if spec.scale_format == "e4m3fn":
+        tensor_scale = torch.tensor(fakes.plan_fields(plan)["weight"]["tensor_scale"], dtype=torch.float32)
+    return QTensor(
+        spec,
+        shape,
+        packed,
+        scales.view(RAW_SCALES[spec.scale_format]),
+        zero_points if spec.zero_point else None,
+        tensor_scale,
+    )

@@ -1,0 +1,38 @@
+"""Output shapes of the ops, for torch.compile and torch.export."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from .records import PLAN
+
+
+def plan_fields(plan: torch.Tensor) -> np.void:
+    """The fields of a plan tensor, by the names of kernels/cpu/plan.h."""
+    return np.frombuffer(plan.numpy().tobytes(), dtype=PLAN)[0]
+
+
+@torch.library.register_fake("minifloat::linear")
+def _linear(x, weight, plan, bias, out_features):
+    return x.new_empty((*x.shape[:-1], out_features))
+
+
+@torch.library.register_fake("minifloat::linear_backward")
+def _linear_backward(grad, weight, plan, in_features):
+    return grad.new_empty((*grad.shape[:-1], in_features))
+
+
+@torch.library.register_fake("minifloat::pack")
+def _pack(codes, bits):
+    return codes.new_empty((codes.shape[0], (codes.shape[1] * bits + 7) // 8))
+
+
+@torch.library.register_fake("minifloat::unpack")
+def _unpack(packed, bits, k):
+    return packed.new_empty((packed.shape[0], k))
+
+
+@torch.library.register_fake("minifloat::dequantize")
+def _dequantize(codes, scales, zero_points, tensor_scale, operand):
+    return codes.new_empty(codes.shape, dtype=torch.float32)

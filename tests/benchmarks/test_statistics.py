@@ -1,0 +1,67 @@
+"""Timing helpers on a made-up clock: no time is asserted, only what is done with times."""
+
+import pytest
+from benchmarks.timing import BLOCK_US, Work, calibrate, measure, quantile, statistics
+
+
+class Clock:
+    """Shows the time that made-up work took."""
+
+    def __init__(self):
+        self.now_s = 0.0
+
+    def __call__(self):
+        return self.now_s
+
+    def work(self, took_us, calls=1, log=None, name=""):
+        def run():
+            self.now_s += took_us * 1e-6
+            if log is not None:
+                log.append(name)
+
+        return Work(run, calls)
+
+
+@pytest.mark.parametrize(("q", "expected"), [(0, 1), (0.1, 1.4), (0.5, 3), (0.9, 4.6), (1, 5)])
+def test_quantile_interpolates_between_order_statistics(q, expected):
+    assert quantile([5.0, 1.0, 4.0, 2.0, 3.0], q) == pytest.approx(expected)
+
+
+def test_quantile_of_one_sample_is_that_sample():
+    assert quantile([7.0], 0.9) == 7.0
+
+
+def test_statistics_of_a_known_sample():
+    samples = [float(i) for i in range(11, 0, -1)]
+    assert statistics(samples) == {"best_us": 1.0, "p10_us": 2.0, "median_us": 6.0, "p90_us": 10.0, "samples": 11}
+
+
+def test_statistics_keep_four_digits():
+    assert statistics([123.456])["best_us"] == 123.5
+
+
+@pytest.mark.parametrize(("took_us", "repeats"), [(BLOCK_US / 8, 8), (BLOCK_US * 0.4, 3), (BLOCK_US * 10, 1)])
+def test_a_block_lasts_long_enough_and_not_longer(took_us, repeats):
+    clock = Clock()
+    assert calibrate(clock.work(took_us), clock) == repeats
+
+
+def test_samples_are_times_per_call():
+    clock = Clock()
+    works = {"one": clock.work(100.0), "several": clock.work(600.0, calls=3)}
+    samples = measure(works, seconds=0, min_rounds=4, max_rounds=4, clock=clock)
+    assert samples == {"one": [pytest.approx(100.0)] * 4, "several": [pytest.approx(200.0)] * 4}
+
+
+def test_rounds_interleave_and_rotate():
+    clock, log = Clock(), []
+    works = {name: clock.work(BLOCK_US * 2, log=log, name=name) for name in "abc"}
+    measure(works, seconds=0, min_rounds=3, max_rounds=9, clock=clock)
+    assert "".join(log[-9:]) == "abcbcacab"
+
+
+def test_rounds_end_when_the_time_is_up_but_never_below_the_minimum():
+    clock = Clock()
+    works = {"slow": clock.work(1e6)}
+    assert len(measure(works, seconds=3.5, min_rounds=2, max_rounds=9, clock=clock)["slow"]) == 4
+    assert len(measure(works, seconds=0.1, min_rounds=2, max_rounds=9, clock=clock)["slow"]) == 2
