@@ -12,15 +12,19 @@ from minifloat.formats import Format
 from minifloat.rtl import tools
 from minifloat.rtl.dot import Dot
 from minifloat.rtl.emit import emit
+from minifloat.rtl.gemm import Gemm
 from minifloat.rtl.mac import Pair, mac
 
 from .support import need, need_simulator
+from .test_constant import make as make_constant
 from .test_layer import LAYERS
 
 DESIGNS = [
     mac("e2m1", "e4m3fn", depth=3),
     Dot(Pair(Format.parse("int4"), Format.parse("int8")), lanes=4, depth=2),
     next(layer for layer in LAYERS if layer.name == "to_e4m3fn"),
+    Gemm(Pair(Format.parse("e2m1"), Format.parse("e2m3")), 2, 3, 64, 2),
+    make_constant(0),
 ]
 
 

@@ -65,6 +65,50 @@ def dot(
 
 
 @app.command()
+def gemm(
+    weight: Weight,
+    activation: Activation,
+    out: Out = Path("gemm"),
+    rows: Annotated[int, typer.Option(help="Rows of the array: activation vectors.", min=1)] = 4,
+    cols: Annotated[int, typer.Option(help="Columns of the array: outputs.", min=1)] = 4,
+    k: K = 1024,
+    depth: Annotated[int, typer.Option(help="Pipeline depth of an element.", min=1, max=3)] = 1,
+    circuit: Circuit = None,
+    overwrite: Overwrite = False,
+    area: Area = False,
+) -> None:
+    """Emit an output-stationary systolic array."""
+    with _errors():
+        from ..formats import Format
+        from .gemm import Gemm
+        from .mac import Pair
+
+        pair = Pair(Format.parse(weight), Format.parse(activation), circuit)
+        _emit(Gemm(pair, rows, cols, k, depth), out, overwrite, area)
+
+
+@app.command()
+def constant(
+    weights: Annotated[Path, typer.Argument(help="A safetensors file.", exists=True)],
+    name: Annotated[str, typer.Option("--layer", help="Which linear layer of the file.")],
+    out: Out = Path("constant"),
+    weight: Annotated[str, typer.Option(help="Weight spec, one scale per row or tensor.")] = "int4-row",
+    activation: Annotated[str, typer.Option(help="Activation format.")] = "int8",
+    levels: Annotated[int, typer.Option(help="Adders in a row between two registers.", min=1)] = 2,
+    overwrite: Overwrite = False,
+    area: Area = False,
+) -> None:
+    """Emit a small layer with its weights hard-wired: one vector a clock."""
+    with _errors():
+        from .. import emulator
+        from .constant import ConstantLayer
+        from .sample import from_files
+
+        q = emulator.quantize(from_files(str(weights), name, None, 1).weight, weight)
+        _emit(ConstantLayer.from_quantized(q, activation, levels=levels), out, overwrite, area)
+
+
+@app.command()
 def layer(
     out: Out = Path("layer"),
     name: LayerName = DEFAULT_LAYER,

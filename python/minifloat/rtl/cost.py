@@ -43,33 +43,44 @@ def candidates(weight: str, activation: str, every: bool) -> list[str]:
     """The circuits to try: all that fit, or those that have come out cheapest for some pair."""
     pair = mac(weight, activation).pair
     names = fitting(pair.w, pair.a)
-    dull = () if every else ("star", "digits-wide-onehot")
+    dull = () if every else ("star", "digits-wide-onehot", "rows", "rows-onehot", "multiply-onehot")
     if dull and "digits" in names:
-        dull += ("rows", "multiply-onehot", "multiply")
+        dull += ("multiply",)
     if pair.w.max_shift + pair.a.max_shift > FAR:
         return names[:2]
     return [name for name in names if name not in dull]
 
 
-def measure(weight: str, activation: str, k: int = 1024, every: bool = False) -> dict:
-    """The area of the cheapest circuit, and [lut, lc] of every circuit tried. One yosys run, so it repeats exactly."""
-    designs = [mac(weight, activation, k, variant=v) for v in candidates(weight, activation, every)]
+def measure(pairs: list[tuple[str, str]], k: int = 1024) -> dict[str, dict]:
+    """{"w a": the area of the cheapest circuit, and [lut, lc] of every circuit tried}, from one yosys run.
+
+    The mapper's result moves by a few LUTs with the names around a circuit: the same call repeats exactly, another
+    portion of pairs may not.
+    """
+    designs = [mac(w, a, k, variant=v) for w, a in pairs for v in candidates(w, a, every=w == a)]
     modules = [d.module(f"{d.name}_{d.pair.circuit}".replace("-", "_")) for d in designs]
     areas = area(modules)
-    found = {d.pair.circuit: areas[m.name] for d, m in zip(designs, modules, strict=True)}
-    choice = [v for v in found if v not in NOT_FOR_CHOICE]
-    best = min(choice, key=lambda v: (found[v].lut, found[v].lc))
-    bits = {"accumulator_bits": designs[0].accumulator_bits}
-    return {"variant": best, **found[best].as_dict(), **bits, "tried": {v: [c.lut, c.lc] for v, c in found.items()}}
+    found: dict[str, dict] = {}
+    for d, m in zip(designs, modules, strict=True):
+        found.setdefault(f"{d.pair.weight} {d.pair.activation}", {})[d.pair.circuit] = areas[m.name]
+    out = {}
+    for w, a in pairs:
+        tried = found[f"{w} {a}"]
+        best = min((v for v in tried if v not in NOT_FOR_CHOICE), key=lambda v: (tried[v].lut, tried[v].lc))
+        bits = {"accumulator_bits": mac(w, a, k).accumulator_bits}
+        costs_of = {"tried": {v: [c.lut, c.lc] for v, c in tried.items()}}
+        out[f"{w} {a}"] = {"variant": best, **tried[best].as_dict(), **bits, **costs_of}
+    return out
 
 
-def update(pairs: list[tuple[str, str]], report: Callable[[str], None] = lambda text: None) -> dict:
-    """Measure pairs and add each to the shipped table."""
-    for done, (w, a) in enumerate(pairs, start=1):
-        found = measure(w, a, every=w == a)
+def update(pairs: list[tuple[str, str]], report: Callable[[str], None] = lambda text: None, portion: int = 1) -> dict:
+    """Measure pairs, `portion` of them in a yosys run, and add them to the shipped table."""
+    for start in range(0, len(pairs), portion):
+        found = measure(pairs[start : start + portion])
         data = costs.load()
         data |= {"tool": tools.version("yosys"), "flow": FLOW, "k": 1024}
-        data["mac"][f"{w} {a}"] = found
+        data["mac"] |= found
         costs.save(data)
-        report(f"{done} of {len(pairs)}: {w} x {a}, {found['lut']} LUT ({found['lc']} LC), {found['variant']}")
+        for key, e in found.items():
+            report(f"{key.replace(' ', ' x ')}: {e['lut']} LUT ({e['lc']} LC), {e['variant']}")
     return costs.load()

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from .assets import asset
+from .constant import ConstantLayer
 from .layer import SHELL, Layer
 from .layer_simulation import memory_files
 from .mac import Mac
@@ -89,7 +90,11 @@ def describe(design) -> dict:
         "weight": str(pair.weight),
         "activation": str(pair.activation),
     }
-    out |= {"product_circuit": pair.circuit, "unit_exponent": pair.plan.unit, "k": design.k}
+    out |= {"unit_exponent": pair.plan.unit, "k": design.k}
+    if isinstance(design, ConstantLayer):
+        counts = {"adders": design.program.adders, "shared": len(design.program.nodes)}
+        return out | {"n": design.n, "out_bits": design.out_bits, "latency": design.latency, **counts}
+    out["product_circuit"] = pair.circuit
     if isinstance(design, Layer):
         out |= {"n": design.n, "lanes": design.lanes, "clocks_a_vector": design.clocks_a_vector, "depth": design.depth}
         out |= {"sum_bits": design.sum_bits, "tdata_in_bits": design.in_width, "tdata_out_bits": design.out_width}
@@ -99,9 +104,8 @@ def describe(design) -> dict:
             out["output"] = {"format": str(r.format), "shift": r.shift, "multiplier_bits": r.multiplier_bits}
         return out
     out |= {"accumulator_bits": design.accumulator_bits, "latency": design.depth}
-    if hasattr(design, "lanes"):
-        out["lanes"] = design.lanes
-    return out
+    sizes = {name: getattr(design, name) for name in ("lanes", "rows", "cols") if hasattr(design, name)}
+    return out | sizes
 
 
 def _vivado(top: str) -> str:

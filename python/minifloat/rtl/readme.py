@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .constant import ConstantLayer
 from .layer import Layer
 
 
@@ -44,6 +45,10 @@ vendor tool.
 
 
 def _layout(design) -> str:
+    if isinstance(design, ConstantLayer):
+        return (
+            f"The inputs are `{design.activation}` codes, input 0 in the low bits; outputs likewise, two's complement."
+        )
     w, a = design.pair.w, design.pair.a
     text = f"A weight is a `{w.format}` code of {w.bits} bits, an activation a `{a.format}` code of {a.bits} bits."
     if isinstance(design, Layer):

@@ -60,6 +60,16 @@ def area(
     return {m.name: _read(report["\\" + m.name]) for m in modules}
 
 
+def netlist(m: Module) -> str:
+    """The mapped netlist of one module as Verilog: LUTs, CARRY4 and flip-flops of the family."""
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch)
+        (place / "design.sv").write_text(m.render())
+        script = f"read_verilog -sv design.sv; {FLOW} -top {m.name}; write_verilog -noattr netlist.v"
+        tools.run([*tools.yosys(), "-q", "-p", script], place)
+        return (place / "netlist.v").read_text()
+
+
 def _read(module: dict) -> Area:
     cells = module.get("num_cells_by_type", {})
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .constant import ConstantLayer
 from .dot import Dot
+from .gemm import Gemm
 from .layer import Layer
 from .layer_simulation import hex_text, input_beats
 from .mac import Mac
@@ -25,9 +27,8 @@ class Testbench:
 
 def testbench(design, seed: int = 0) -> Testbench:
     """The self-checking testbench of a design."""
-    if isinstance(design, Layer):
-        return _stream(design, seed)
-    return _beats(design, seed)
+    kinds = {Layer: _stream, Gemm: _tiles, ConstantLayer: _constant}
+    return kinds.get(type(design), _beats)(design, seed)
 
 
 def exact_products(pair, w: np.ndarray, a: np.ndarray) -> np.ndarray:
@@ -36,49 +37,96 @@ def exact_products(pair, w: np.ndarray, a: np.ndarray) -> np.ndarray:
 
 
 def _beats(design: Mac | Dot, seed: int) -> Testbench:
+    """Random codes with a stretch of extreme ones, random gaps and restarts."""
     rng = np.random.default_rng(seed)
-    m = design.module()
-    lanes = design.lanes if isinstance(design, Dot) else 1
-    beats = 600
-    w, a = (
-        rng.choice(np.flatnonzero(f.is_number), (beats, lanes)) for f in (design.pair.weight, design.pair.activation)
-    )
-    w[50:90], a[50:90] = _extreme(design.pair.weight), _extreme(design.pair.activation)
-    valid = rng.random(beats) < 0.9
-    start = rng.random(beats) < 0.02
-    ins = {"w_i": _lanes(w, design.pair.w.bits), "a_i": _lanes(a, design.pair.a.bits), "valid_i": valid}
-    start[: design.depth] = True
-    products = exact_products(design.pair, w, a).sum(axis=1)
-    if isinstance(design, Mac):
+    pair, is_mac, beats = design.pair, isinstance(design, Mac), 600
+    lanes = 1 if is_mac else design.lanes
+    w, a = (rng.choice(np.flatnonzero(f.is_number), (beats, lanes)) for f in (pair.weight, pair.activation))
+    w[50:90], a[50:90] = _extreme(pair.weight), _extreme(pair.activation)
+    valid, start = rng.random(beats) < 0.9, rng.random(beats) < 0.02
+    ins = {"w_i": _lanes(w, pair.w.bits), "a_i": _lanes(a, pair.a.bits), "valid_i": valid}
+    if is_mac:
+        start[: design.depth] = True
+        counts = valid & ~start
         ins["clear_i"] = start
-        counts, starts_with = valid & ~start, 0
     else:
+        valid[0] = start[0] = True
         start &= valid
-        start[0] = valid[0] = True
+        counts = valid
         ins |= {"first_i": start, "rst_ni": np.ones(beats)}
-        counts, starts_with = valid, 1
-    total, sums = 0, []
-    for i in range(beats):
-        kept = 0 if start[i] else total
-        total = kept + int(products[i]) * int(counts[i]) if (starts_with or not start[i]) else 0
-        sums.append(total)
-    late = design.depth - 1
-    acc_bits = design.accumulator_bits
-    rows, expected = [], []
-    for i in range(beats + late):
+    products = np.where(counts, exact_products(pair, w, a).sum(axis=1), 0)
+    running = np.cumsum(products)
+    origin = np.maximum.accumulate(np.where(start, np.arange(beats), 0))
+    sums = running - running[origin] + np.where(is_mac, 0, products[origin])
+    late, bits = design.depth - 1, design.accumulator_bits
+    known = np.arange(beats) >= (late if is_mac else 0)  # before that the accumulator has not been started
+    out = [(int(s) & ((1 << bits) - 1)) | int(c) << bits for s, c in zip(sums, counts, strict=True)]
+    mask = [((1 << (bits + 1)) - 1) * int(k) for k in known]
+    return _beats_bench(design.module(), ins, [0] * late + out, [0] * late + mask)
+
+
+def _tiles(design: Gemm, seed: int) -> Testbench:
+    """A tile of full length and some of the shortest, back to back."""
+    rng = np.random.default_rng(seed)
+    pair, bits = design.pair, design.accumulator_bits
+    lengths = [min(design.k, 200)] + [2 * design.rows - 1] * 8
+    beats, wait = sum(lengths), design.depth + 2 * design.rows + design.cols
+    w = rng.choice(np.flatnonzero(pair.weight.is_number), (beats, design.cols))
+    a = rng.choice(np.flatnonzero(pair.activation.is_number), (beats, design.rows))
+    ends = np.cumsum(lengths) - 1
+    ins = {
+        "w_i": _lanes(w, pair.w.bits),
+        "a_i": _lanes(a, pair.a.bits),
+        "valid_i": np.ones(beats),
+        "rst_ni": np.ones(beats),
+    }
+    ins = {name: np.concatenate([[0] * 4, v, [0] * wait]) for name, v in ins.items()}
+    ins["rst_ni"][4:] = 1
+    ins["last_i"] = np.isin(np.arange(beats + wait + 4), ends + 4)
+    out, valid = [0] * len(ins["last_i"]), (1 << design.cols) - 1
+    mask = [0] * 4 + [valid << bits * design.cols] * (beats + wait)
+    for end, length in zip(ends, lengths, strict=True):
+        part = slice(end - length + 1, end + 1)
+        tile = pair.activation.grid[a[part]].astype(object).T @ pair.weight.grid[w[part]].astype(object)
+        for i, j in np.ndindex(tile.shape):
+            at = end + 4 + design.depth - 1 + 2 * i + j
+            out[at] |= (int(tile[i, j]) & ((1 << bits) - 1)) << bits * j | 1 << bits * design.cols + j
+            mask[at] |= ((1 << bits) - 1) << bits * j
+    return _beats_bench(design.module(), ins, out, mask)
+
+
+def _constant(design: ConstantLayer, seed: int) -> Testbench:
+    """A vector a clock."""
+    rng = np.random.default_rng(seed)
+    x = rng.choice(np.flatnonzero(design.activation.is_number), (300, design.k)).astype(np.uint8)
+    x[:8] = _extreme(design.activation)
+    late = design.latency - 1
+    ins = {"x_i": _lanes(x, design.activation.bits), "valid_i": rng.random(300) < 0.8}
+    bits = design.out_bits
+    out = [sum((int(v) & ((1 << bits) - 1)) << bits * n for n, v in enumerate(row)) for row in design.reference(x)]
+    valid = 1 << bits * design.n
+    out = [o | valid * int(v) for o, v in zip(out, ins["valid_i"], strict=True)]
+    return _beats_bench(design.module(), ins, [0] * late + out, [0] * late + [2 * valid - 1] * 300)
+
+
+def _beats_bench(m: Module, ins: dict, out: list[int], mask: list[int]) -> Testbench:
+    """in.hex and out.hex from values of every input by name, and from output words with their masks.
+
+    Inputs end earlier than outputs by the latency: then they are 0, except the reset.
+    """
+    ports = [p for p in m.ports if p.name != "clk_i"]
+    in_bits, out_bits = (sum(p.bits for p in ports if p.direction == d) for d in ("input", "output"))
+    rows = []
+    for i in range(len(out)):
         word, place = 0, 0
-        for p in [p for p in m.ports if p.direction == "input" and p.name != "clk_i"]:
-            value = int(ins[p.name][i]) if i < beats else int(p.name == "rst_ni")
+        for p in (p for p in ports if p.direction == "input"):
+            value = int(ins[p.name][i]) if i < len(ins[p.name]) else int(p.name == "rst_ni")
             word |= value << place
             place += p.bits
         rows.append(word)
-        j = i - late
-        known = j >= design.depth - 1  # before that the accumulator has not been started
-        want = (sums[max(j, 0)] & ((1 << acc_bits) - 1)) | (int(counts[max(j, 0)]) << acc_bits)
-        expected.append((int(known) << (acc_bits + 1)) | want)
-    in_bits = sum(p.bits for p in m.ports if p.direction == "input") - 1
-    files = {"in.hex": hex_text(rows, in_bits), "out.hex": hex_text(expected, acc_bits + 2)}
-    return Testbench("minifloat_tb_beats.sv", _beats_top(m, in_bits, acc_bits + 1, len(rows)), files)
+    expected = [want | care << out_bits for want, care in zip(out, mask, strict=True)]
+    files = {"in.hex": hex_text(rows, in_bits), "out.hex": hex_text(expected, 2 * out_bits)}
+    return Testbench("minifloat_tb_beats.sv", _beats_top(m, in_bits, out_bits, len(rows)), files)
 
 
 def _extreme(f) -> int:
