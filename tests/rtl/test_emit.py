@@ -23,7 +23,7 @@ DESIGNS = [
     mac("e2m1", "e4m3fn", depth=3),
     Dot(Pair(Format.parse("int4"), Format.parse("int8")), lanes=4, depth=2),
     next(layer for layer in LAYERS if layer.name == "to_e4m3fn"),
-    Gemm(Pair(Format.parse("e2m1"), Format.parse("e2m3")), 2, 3, 64, 2),
+    Gemm(Pair(Format.parse("e2m1"), Format.parse("e2m3")), rows=2, cols=3, k=64, depth=2),
     make_constant(0),
 ]
 

@@ -113,7 +113,7 @@ class ConstantLayer:
             f"{self.name}: y = x @ w.T, N = {self.n} outputs of K = {self.k} inputs, weights hard-wired.",
             f"w: {self.weight}. x: {self.activation}, x[k] at x_i[{self.activation.bits}*k +: {self.activation.bits}].",
             f"y[n] at y_o[{self.out_bits}*n +: {self.out_bits}]: [{low}, {high}] units of 2**{self.pair.plan.unit}.",
-            f"{self.program.adders} adders, {len(self.program.nodes)} of them shared. Latency {latency}, a vector a clock.",
+            f"{self.program.adders} adders, {len(self.program.nodes)} shared. Latency {latency}, a vector a clock.",
             "Every intermediate has the width that its range needs: nothing can overflow.",
         ]
         return m, latency
