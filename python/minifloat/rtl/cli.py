@@ -145,6 +145,7 @@ def cost(
     every: Annotated[
         bool, typer.Option("--all", help="With --measure and no formats: every pair of 3 to 8 bits.")
     ] = False,
+    plot: Annotated[Path | None, typer.Option(help="Write a plot of LUTs against bits.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print the area of multiply-accumulators: yosys estimates, shipped with the package or measured now."""
@@ -157,6 +158,10 @@ def cost(
         if measure:
             update(wanted, typer.echo)
         entries = chosen(load(), wanted if weight else None)
+        if plot:
+            from .cost_plot import plot_costs
+
+            plot_costs(load()["mac"], plot)
         if as_json:
             import json
 

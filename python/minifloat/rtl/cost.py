@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 from ..formats import Format
 from . import costs, tools
+from .dot import Dot
 from .mac import mac
+from .pnr import fmax
 from .synth import FLOW, area
 from .variants import fitting
 
@@ -84,3 +86,26 @@ def update(pairs: list[tuple[str, str]], report: Callable[[str], None] = lambda 
         for key, e in found.items():
             report(f"{key.replace(' ', ' x ')}: {e['lut']} LUT ({e['lc']} LC), {e['variant']}")
     return costs.load()
+
+
+def update_dots(names: list[str], lanes: int = 16, k: int = 1024) -> None:
+    """Measure a dot product of each format with itself and add it to the shipped table."""
+    for name in names:
+        design = Dot(mac(name, name).pair, lanes, k, depth=1)
+        found = area([design.module()], [m.render() for m in design.parts()])[design.name]
+        data = costs.load()
+        data.setdefault("dot", {})[f"{name} {name}"] = {
+            "lanes": lanes,
+            "variant": design.pair.circuit,
+            **found.as_dict(),
+        }
+        costs.save(data)
+
+
+def update_fmax(pairs: list[tuple[str, str]], depths: tuple[int, ...] = (1, 2, 3)) -> None:
+    """Place and route Macs for an ECP5 at each pipeline depth and add their clock frequencies to the shipped table."""
+    for w, a in pairs:
+        mhz = {str(depth): round(fmax(mac(w, a, depth=depth).module()), 1) for depth in depths}
+        data = costs.load() | {"fmax_tool": tools.version("nextpnr-ecp5")}
+        data.setdefault("fmax", {})[f"{w} {a}"] = mhz
+        costs.save(data)

@@ -47,3 +47,18 @@ def as_table(entries: dict[str, dict]):
 def as_markdown(entries: dict[str, dict]) -> str:
     lines = ["| " + " | ".join(COLUMNS) + " |", "|---|---|" + "---:|" * 6 + "---|"]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows(entries))]) + "\n"
+
+
+def documented(data: dict) -> dict[str, str]:
+    """The tables of docs/hardware.md: same-format and chosen mixed pairs, dot products, clock frequencies."""
+    mixed = ["e2m1 e4m3fn", "int4 e4m3fn", "e2m1 int8", "int4 int8", "e2m1 int4", "nf4 int8", "ternary int8"]
+    same = [key for key in chosen(data, None) if key.split()[0] == key.split()[1]]
+    entries = {key: data["mac"][key] for key in same + mixed if key in data["mac"]}
+    dots = ["| format | LUT | LC | FF |", "|---|---:|---:|---:|"]
+    for key, e in data.get("dot", {}).items():
+        per_lane = " | ".join(f"{e[name] / e['lanes']:.1f}" for name in ("lut", "lc", "ff"))
+        dots.append(f"| {key.split()[0]} | {per_lane} |")
+    speeds = ["| weight | activation | depth 1 | depth 2 | depth 3 |", "|---|---|---:|---:|---:|"]
+    for key, mhz in data.get("fmax", {}).items():
+        speeds.append(f"| {' | '.join(key.split())} | {' | '.join(f'{mhz[d]:.0f} MHz' for d in '123')} |")
+    return {"cost": as_markdown(entries), "dot": "\n".join(dots) + "\n", "fmax": "\n".join(speeds) + "\n"}

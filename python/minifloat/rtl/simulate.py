@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from .assets import asset
 from .module import Module, Port
 
 OPTIMIZE = "-O1"  # higher levels take longer to compile than the tests take to run
+KEPT_BENCHES = 64
 
 
 class Bench:
@@ -150,15 +153,26 @@ def _build(text: str, files: dict[str, str]) -> Path:
     driver = asset("driver.cpp")
     parts = [text, driver.read_text(), OPTIMIZE, *command, *(part for pair in files.items() for part in pair)]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
-    folder = tools.cache_folder("rtl")
-    target = folder / f"bench_{key}.so"
-    if target.exists():
-        return target
+    target = tools.cache_folder("rtl") / key / "bench.so"
+    target.parent.mkdir(exist_ok=True)
+    with open(target.parent / "lock", "w") as lock:  # of several processes that want the same bench one builds it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if target.exists():
+            os.utime(target)
+        else:
+            _compile(target, text, files, driver, command, env)
+            _forget_oldest(target.parent.parent)
+    return target
+
+
+def _compile(
+    target: Path, text: str, files: dict[str, str], driver: Path, command: list[str], env: dict[str, str]
+) -> None:
+    root, cxx, folder = tools.verilator_root(), tools.compiler(), target.parent
+    runtime = _runtime(folder.parent, root, cxx)
     for name, content in files.items():
-        (folder / f"{key}_{name}").write_text(content)
-        text = text.replace(f'"{name}"', f'"{folder / f"{key}_{name}"}"')
-    root, cxx = tools.verilator_root(), tools.compiler()
-    runtime = _runtime(folder, root, cxx)
+        (folder / name).write_text(content)
+        text = text.replace(f'"{name}"', f'"{folder / name}"')
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         place = Path(scratch)
         (place / "bench.sv").write_text(text)
@@ -166,10 +180,16 @@ def _build(text: str, files: dict[str, str]) -> Path:
         tools.run([*command, *verilate, "-Wno-fatal", "-Wno-WIDTH", "-Wno-UNOPTFLAT", "bench.sv"], place, env)
         generated = sorted(str(p) for p in (place / "v").glob("*.cpp"))
         include = ["-I", str(root / "include"), "-I", str(root / "include" / "vltstd"), "-I", "v"]
-        flags = ["-std=c++20", OPTIMIZE, "-fPIC", "-w", "-shared", "-DVERILATOR=1"]
+        flags = ["-std=c++20", OPTIMIZE, "-fPIC", "-w", "-shared"]
         tools.run([cxx, *flags, *include, str(driver), *generated, *runtime, "-o", "bench.so", "-pthread"], place)
         os.replace(place / "bench.so", target)
-    return target
+
+
+def _forget_oldest(folder: Path) -> None:
+    """Keep the KEPT_BENCHES that were used last."""
+    built = sorted(folder.glob("*/bench.so"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in built[KEPT_BENCHES:]:
+        shutil.rmtree(path.parent, ignore_errors=True)
 
 
 def _runtime(folder: Path, root: Path, cxx: str) -> list[str]:
