@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from .assets import asset
@@ -56,7 +57,11 @@ def emit(design, out_dir: str | Path, overwrite: bool = False, with_area: bool =
     files["vivado/synth.tcl"] = _vivado(top.name)
     report = describe(design)
     if with_area:
-        report["area"] = design_area(design).as_dict()
+        whole = design_area(design)
+        report["area"] = whole.as_dict()
+        if isinstance(design, Layer) and design.requantize:
+            bare = design_area(replace(design, requantize=None))
+            report["area_of_requantizer"] = {name: n - getattr(bare, name) for name, n in whole.as_dict().items()}
     files["report.json"] = json.dumps(report, indent=2) + "\n"
     files["README.md"] = readme(design, report, sorted(files))
     for name, text in files.items():
