@@ -49,27 +49,27 @@ def test_a_block_lasts_long_enough_and_not_longer(took_us, repeats):
 def test_samples_are_times_per_call():
     clock = Clock()
     works = {"one": clock.work(100.0), "several": clock.work(600.0, calls=3)}
-    samples = measure(works, seconds=0, min_rounds=4, max_rounds=4, clock=clock, sleep=lambda s: None)
+    samples = measure(works, seconds=9, min_rounds=4, max_rounds=4, clock=clock, sleep=lambda s: None)
     assert samples == {"one": [pytest.approx(100.0)] * 4, "several": [pytest.approx(200.0)] * 4}
 
 
 def test_rounds_interleave_and_rotate():
     clock, log = Clock(), []
     works = {name: clock.work(BLOCK_US * 2, log=log, name=name) for name in "abc"}
-    measure(works, seconds=0, min_rounds=3, max_rounds=9, clock=clock, sleep=lambda s: None)
+    measure(works, seconds=9, min_rounds=3, max_rounds=3, clock=clock, sleep=lambda s: None)
     assert "".join(log[-9:]) == "abcbcacab"
 
 
-def test_rounds_end_when_the_time_is_up_but_never_below_the_minimum():
+@pytest.mark.parametrize(("seconds", "rounds"), [(3.5, 4), (0.9, 3), (0.3, 2), (0.0, 2), (100, 9)])
+def test_rounds_end_when_the_time_is_up_and_below_the_minimum_only_after_five_times_as_long(seconds, rounds):
     clock = Clock()
-    works = {"slow": clock.work(1e6)}
-    assert len(measure(works, seconds=3.5, min_rounds=2, max_rounds=9, clock=clock, sleep=lambda s: None)["slow"]) == 4
-    assert len(measure(works, seconds=0.1, min_rounds=2, max_rounds=9, clock=clock, sleep=lambda s: None)["slow"]) == 2
+    samples = measure({"slow": clock.work(1e6)}, seconds, 3, 9, clock=clock, sleep=lambda s: None)
+    assert len(samples["slow"]) == rounds
 
 
 def test_threads_that_spin_long_are_waited_for_once():
     clock, slept = Clock(), []
     works = {"a": clock.work(2000.0), "b": clock.work(2000.0), "c": clock.work(2000.0)}
     works["a"].spin_s = works["b"].spin_s = 0.035
-    measure(works, seconds=0, min_rounds=1, max_rounds=1, clock=clock, sleep=slept.append)
+    measure(works, seconds=9, min_rounds=1, max_rounds=1, clock=clock, sleep=slept.append)
     assert slept == [0.001, 0.001, 0.035] * 2
