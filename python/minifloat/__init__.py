@@ -2,7 +2,7 @@
 
 import torch  # noqa: F401  before the extension, which is linked against it
 
-from . import emulator, nn, ops
+from . import emulator, nn, ops, rtl
 from .checkpoint import load, save
 from .formats import Format, QuantSpec
 from .functional import backends, linear
@@ -21,5 +21,6 @@ __all__ = [
     "ops",
     "quantize",
     "quantize_",
+    "rtl",
     "save",
 ]

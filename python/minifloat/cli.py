@@ -5,12 +5,18 @@ from typing import Annotated
 
 import typer
 
+from .rtl.cli import app as rtl_app
+from .rtl.cli import crosscheck
+
 app = typer.Typer(
     help="Linear algebra in 1 to 8 bits, the same bits on every backend.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
+
+app.add_typer(rtl_app, name="rtl")
+app.command()(crosscheck)
 
 
 @app.command()
