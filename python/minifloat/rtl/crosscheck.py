@@ -97,14 +97,15 @@ def read_captured(path: Path) -> tuple[np.ndarray, np.ndarray]:
     The .npz holds weight_format and activation_format (strings), weight_codes (N, K) uint8, activation_codes (M, K)
     uint8, results (M, N) integers: raw sums in accumulator units; and, if the design has one, bias (N,) integers.
     """
-    data = np.load(path)
+    with np.load(path) as file:
+        data = dict(file)
     needed = {"weight_format", "activation_format", "weight_codes", "activation_codes", "results"}
-    if missing := needed - set(data.files):
+    if missing := needed - set(data):
         raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: a capture holds {', '.join(sorted(needed))}")
     w, a = (QuantSpec.parse(f"{data[f'{side}_format'].item()}-tensor").format for side in ("weight", "activation"))
     want = emulator.integers.exact_dot(a.grid[data["activation_codes"]], w.grid[data["weight_codes"]])
     want = want if want.dtype == object else want.astype(np.int64)
-    if "bias" in data.files:
+    if "bias" in data:
         want = want + data["bias"]
     return want, data["results"].astype(want.dtype)
 
