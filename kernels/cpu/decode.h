@@ -36,6 +36,7 @@ MF_INLINE typename Isa::Bytes stored_codes(const uint8_t* block, int half) {
 // Where a kernel takes the unsigned 8-bit digits of its weights from: quad<Q>(half) is 4 k's of 16 outputs.
 template <class Isa, int kBits, bool kTable>
 struct PackedDigits {
+  static constexpr bool kPacked = true;
   const uint8_t* panel;
   typename Isa::template ByteTable<kTable ? kBits : 0> table;
 
@@ -50,6 +51,7 @@ struct PackedDigits {
 
 template <class Isa>
 struct DecodedDigits {
+  static constexpr bool kPacked = false;
   const uint8_t* digits;
 
   template <int kQuad>

@@ -51,18 +51,11 @@ MF_INLINE void add_half(const Source& source, int64_t half, const int8_t* const*
   }
 }
 
-// A stretch of K that is worked on at a time: whole folds, or part of the only one.
-struct Chunk {
-  int64_t fold_begin, fold_end;
-  int64_t half_begin, half_end;  // of each fold
-  bool first, last;
-};
-
-// Half blocks [begin, end), in pairs where that lets the compiler see which half of a block each one is.
+// Half blocks [begin, end). Decoding from planes is cheaper where the compiler sees which half of a block it decodes: in pairs.
 template <class Isa, int kDepth, int kRows, int kChains, class Source>
 MF_INLINE void add_halves(const Source& source, int64_t begin, int64_t end, const int8_t* const* x,
                           typename Isa::Ints* sums) {
-  if ((begin | end) % 2 == 0) {
+  if (Source::kPacked && (begin | end) % 2 == 0) {
     for (int64_t block = begin / 2; block < end / 2; ++block) {
       add_half<Isa, kDepth, kRows, kChains>(source, 2 * block, x, sums);
       add_half<Isa, kDepth, kRows, kChains>(source, 2 * block + 1, x, sums);
@@ -72,37 +65,26 @@ MF_INLINE void add_halves(const Source& source, int64_t begin, int64_t end, cons
   }
 }
 
-// kRows rows of one panel over one chunk. Between chunks a row's 64 bytes of `partial` hold its integer sums (one fold that
-// goes on) or its float accumulator (whole folds).
 template <class Isa, int kDepth, int kRows, class Source>
-void tile(const LinearArgs& a, const Panel& panel, const Source& source, const Chunk& chunk, int64_t m, uint8_t* partial) {
+void tile(const LinearArgs& a, const Panel& panel, const Source& source, int64_t m) {
   const Plan& p = *a.plan;
   const int8_t* x[kRows];
   typename Isa::Floats y[kRows];
-  const bool resumes_fold = chunk.half_begin > 0, completes_fold = chunk.half_end == p.fold_padded / 16;
   for (int r = 0; r < kRows; ++r) {
     x[r] = static_cast<const int8_t*>(a.x.digits) + (m + r) * p.k_padded;
-    y[r] = chunk.first || resumes_fold ? Isa::splat(0.0f)
-                                       : Isa::load_floats(reinterpret_cast<const float*>(partial + (m + r) * kRowBytes));
+    y[r] = Isa::splat(0.0f);
   }
   const int64_t halves = p.fold_padded / 16, a_groups = activation_groups(p);
   const int64_t w_per_scale = p.weight.granularity == kGroup ? p.weight.group_size / p.fold : p.folds;
   const int64_t a_per_scale = p.activation.granularity == kGroup ? p.activation.group_size / p.fold : p.folds;
   const auto unit = Isa::splat(std::ldexp(1.0f, p.unit));
-  for (int64_t f = chunk.fold_begin; f < chunk.fold_end; ++f) {
+  for (int64_t f = 0; f < p.folds; ++f) {
     constexpr int kChains = Isa::kHasDot && kRows <= 2 ? 2 : 1;
     typename Isa::Ints sums[kRows * kChains];
     for (int r = 0; r < kRows * kChains; ++r) sums[r] = Isa::splat_int(0);
-    if (resumes_fold) {
-      for (int r = 0; r < kRows; ++r) sums[r] = Isa::load_ints(partial + (m + r) * kRowBytes);
-    }
-    add_halves<Isa, kDepth, kRows, kChains>(source, f * halves + chunk.half_begin, f * halves + chunk.half_end, x, sums);
+    add_halves<Isa, kDepth, kRows, kChains>(source, f * halves, (f + 1) * halves, x, sums);
     if constexpr (kChains == 2) {
       for (int r = 0; r < kRows; ++r) sums[r] = Isa::add_int(sums[r], sums[kRows + r]);
-    }
-    if (!completes_fold) {
-      for (int r = 0; r < kRows; ++r) Isa::store_ints(partial + (m + r) * kRowBytes, sums[r]);
-      return;
     }
     const int64_t w_group = f / w_per_scale;
     typename Isa::Ints correction = Isa::splat_int(p.offset);
@@ -121,72 +103,39 @@ void tile(const LinearArgs& a, const Panel& panel, const Source& source, const C
       y[r] = Isa::add(y[r], Isa::mul(value, scale));
     }
   }
-  for (int r = 0; r < kRows; ++r) {
-    if (chunk.last) {
-      finish<Isa>(a, panel, m + r, y[r]);
-    } else {
-      Isa::store_floats(reinterpret_cast<float*>(partial + (m + r) * kRowBytes), y[r]);
-    }
-  }
+  for (int r = 0; r < kRows; ++r) finish<Isa>(a, panel, m + r, y[r]);
 }
 
-// All rows, in tiles of kRows and what is left in smaller ones.
+// All rows from m on, in tiles of kRows and what is left in smaller ones.
 template <class Isa, int kDepth, int kRows, class Source>
-void tiles(const LinearArgs& a, const Panel& panel, const Source& source, const Chunk& chunk, int64_t m,
-           uint8_t* partial) {
+void tiles(const LinearArgs& a, const Panel& panel, const Source& source, int64_t m) {
   if constexpr (kRows > 0) {
-    for (; m + kRows <= a.m; m += kRows) tile<Isa, kDepth, kRows>(a, panel, source, chunk, m, partial);
-    tiles<Isa, kDepth, kRows / 2>(a, panel, source, chunk, m, partial);
-  }
-}
-
-// Calls body(chunk) for stretches of about kChunk k's, small enough for decoded digits to stay in L1.
-template <class Body>
-void for_chunks(const Plan& p, int64_t length, Body body) {
-  const int64_t halves = p.fold_padded / 16, chunk_halves = length / 16;
-  if (p.folds == 1) {
-    for (int64_t h = 0; h < halves; h += chunk_halves) {
-      const int64_t end = std::min(halves, h + chunk_halves);
-      body(Chunk{0, 1, h, end, h == 0, end == halves});
-    }
-  } else {
-    const int64_t step = std::max<int64_t>(1, chunk_halves / halves);
-    for (int64_t f = 0; f < p.folds || f == 0; f += step) {
-      const int64_t end = std::min(p.folds, f + step);
-      body(Chunk{f, end, 0, halves, f == 0, end == p.folds});
-    }
+    for (; m + kRows <= a.m; m += kRows) tile<Isa, kDepth, kRows>(a, panel, source, m);
+    tiles<Isa, kDepth, kRows / 2>(a, panel, source, m);
   }
 }
 
 template <class Isa, int kBits, bool kTable, int kDepth>
 void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begin, int64_t end) {
-  constexpr int64_t kChunk = 512;
   const Plan& p = *a.plan;
   const Layout l = layout_of(p);
   const bool fused = a.m <= 2 * Isa::kFusedRows;  // few rows: decode in registers, again for each tile
-  const int64_t fold_halves = p.fold_padded / 16;
-  Scratch decoded(fused ? 0 : std::max(kChunk, p.folds == 1 ? 0 : p.fold_padded) * kPanel);
-  Scratch partial(fused ? 0 : a.m * kRowBytes);
+  Scratch decoded(fused ? 0 : l.blocks * 8 * kRowBytes);
   for (int64_t i = begin; i < end; ++i) {
     const Panel panel(p, l, a.weight, i);
     const PackedDigits<Isa, kBits, kTable> source(panel.codes, digits);
     if constexpr (Isa::kFusedRows > 0) {
       if (fused) {
-        tiles<Isa, kDepth, Isa::kFusedRows>(a, panel, source, Chunk{0, p.folds, 0, fold_halves, true, true}, 0, nullptr);
+        tiles<Isa, kDepth, Isa::kFusedRows>(a, panel, source, 0);
         continue;
       }
     }
-    for_chunks(p, kChunk, [&](const Chunk& chunk) {
-      const int64_t first = chunk.fold_begin * fold_halves + chunk.half_begin;
-      const int64_t last = (chunk.fold_end - 1) * fold_halves + chunk.half_end;
-      for (int64_t h = first; h < last; ++h) {
-        for_quads([&](auto q) __attribute__((always_inline)) {
-          Isa::store(decoded.data + (4 * (h - first) + q) * kRowBytes, source.template quad<q>(h));
-        });
-      }
-      const DecodedDigits<Isa> rows{decoded.data - 4 * first * kRowBytes};
-      tiles<Isa, kDepth, Isa::kRows>(a, panel, rows, chunk, 0, partial.data);
-    });
+    for (int64_t h = 0; h < 2 * l.blocks; ++h) {
+      for_quads([&](auto q) __attribute__((always_inline)) {
+        Isa::store(decoded.data + (4 * h + q) * kRowBytes, source.template quad<q>(h));
+      });
+    }
+    tiles<Isa, kDepth, Isa::kRows>(a, panel, DecodedDigits<Isa>{decoded.data}, 0);
   }
 }
 
