@@ -20,8 +20,8 @@ PEERS = Path(os.environ.get("MINIFLOAT_PEERS", ROOT / ".venv" / "peers"))
 
 # How long an idle OpenMP thread spins before it sleeps. The default, 300000, stalls every barrier for milliseconds when
 # another process holds the core of the thread that is waited for; 0 pays a wake-up for every parallel region. 2000 is
-# some 0.13 ms: longer than the gap between two calls. Measured on a shared core, a layer of 0.016 ms had a median of 0.57
-# ms at 10000, 0.017 at 2000 and 0.047 at 300.
+# some 0.13 ms: longer than the gap between two calls. Measured on a shared core, a layer of 0.016 ms had a median of
+# 0.57 ms at 10000, 0.017 at 2000 and 0.047 at 300.
 SPIN_COUNT = "2000"
 # PyTorch's own kernels, MKL, oneDNN and fbgemm each have a switch, read once, when the library is loaded. Without
 # --peer-isa they use all that the CPU has, whatever --isa says of ours. ONNX Runtime and bitsandbytes have no switch.
