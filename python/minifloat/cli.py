@@ -79,9 +79,9 @@ def _format_table():
     table = Table(
         title="Formats", box=box.SIMPLE, caption="and every e{E}m{M} of 2 to 8 bits, ue{E}m{M} without a sign"
     )
-    table.add_column("name")
+    table.add_column("name", overflow="fold")  # the one column that gives way, if a codebook of yours has a long name
     for heading in ("bits", "smallest", "max", "min"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("special codes", no_wrap=True)
     for name in format_names():
         f = Format.parse(name)
