@@ -2,11 +2,12 @@
 
 import torch  # noqa: F401  before the extension, which is linked against it
 
-from . import emulator, nn, ops, rtl
+from . import emulator, nn, ops, ptq, rtl
 from .checkpoint import load, save
 from .formats import Format, QuantSpec
 from .functional import backends, linear
 from .nn import quantize_
+from .ptq import calibrate
 from .qtensor import QTensor, quantize
 
 __all__ = [
@@ -14,11 +15,13 @@ __all__ = [
     "QTensor",
     "QuantSpec",
     "backends",
+    "calibrate",
     "emulator",
     "linear",
     "load",
     "nn",
     "ops",
+    "ptq",
     "quantize",
     "quantize_",
     "rtl",

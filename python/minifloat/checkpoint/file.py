@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 
 from ..formats import Format, QuantSpec
 from ..nn.canonical import FIELDS, field_names, from_tensors, join
-from ..nn.qlinear import check_activation
+from ..nn.qmodule import check_activation
 from ..qtensor import QTensor
 
 VERSION = 1

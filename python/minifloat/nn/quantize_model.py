@@ -1,9 +1,10 @@
-"""quantize_: turn the Linear layers of a model into QLinear, all of the chosen ones or none."""
+"""quantize_: turn the Linear and other layers of a model into quantized ones, all of the chosen ones or none."""
 
 from __future__ import annotations
 
 import warnings
 from collections import defaultdict
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -13,11 +14,12 @@ from torch.nn.parameter import is_lazy
 from ..formats import QuantSpec
 from ..qtensor import quantize
 from .fused import call_layers
+from .kinds import KINDS, kind_of
 from .prepared import PreparedWeight
 from .progress import track
-from .qlinear import QLinear, parse_activation
+from .qmodule import QModule, parse_activation
 from .report import LayerReport
-from .selection import LEFT_OUT, NOT_SELECTED, Layer, Overrides, Select, choose, linear_layers
+from .selection import LEFT_OUT, NOT_SELECTED, Layer, Overrides, Select, choose, find_layers
 
 MAX_SHOWN = 5  # problems in one message
 
@@ -29,8 +31,9 @@ def quantize_(
     select: Select = None,
     overrides: Overrides | None = None,
     report: list[LayerReport] | None = None,
+    kinds: Sequence[str] = ("linear",),
 ) -> nn.Module:
-    """Replace nn.Linear layers of `model` by QLinear, in place.
+    """Replace nn.Linear layers of `model` by QLinear, and other kinds if asked, in place.
 
     A layer that cannot become a QLinear stays float, and one warning names all of those with the reason:
     nn.MultiheadAttention's out_proj and other layers whose weight is read by somebody else, subclasses with a forward
@@ -44,37 +47,60 @@ def quantize_(
             callable(name, module) -> bool. None: every Linear.
         overrides: glob -> {"weight": ..., "activation": ...} (what is not given stays) or None to leave the layer
             out. They refine what select chose; where several match, later ones win.
-        report: a list that gets one LayerReport for each Linear of the model, quantized or not.
+        report: a list that gets one LayerReport for each layer of these kinds in the model, quantized or not.
+        kinds: which layers are looked at: "linear" (nn.Linear to QLinear), "conv2d" (nn.Conv2d to QConv2d) and
+            "embedding" (nn.Embedding to QEmbedding, whose input is an index: `activation` does not apply).
     Returns:
         model.
     Raises:
         ValueError: a pattern that matches nothing, a layer that is quantized already, has no values, NaN or infinity,
             or a K that does not fit the groups. The model is then as it was.
     """
-    if isinstance(model, (nn.Linear, QLinear)):
-        raise ValueError(
-            f"quantize_: a {type(model).__name__} cannot replace itself: use mf.nn.QLinear.from_float(linear, ...)"
-        )
-    layers = linear_layers(model)
-    if not layers:
-        raise ValueError(f"quantize_: {type(model).__name__} has no nn.Linear")
-    choose(layers, QuantSpec.parse(weight), parse_activation(activation), select, overrides or {})
-    _leave_out(layers, model)
+    layers = plan_layers(model, weight, activation, select, overrides, kinds)
     chosen = [layer for layer in layers if layer.weight is not None]
-    _raise_all([problem for layer in chosen for problem in _problems(layer)])
-
     prepared: dict[int, PreparedWeight] = {}
-    made: dict[int, QLinear] = {}
+    made: dict[int, QModule] = {}
     for layer in track(chosen, "quantizing"):
         made[id(layer)] = _quantized(layer, prepared)
-    _warn(layers)  # an error where warnings are errors: before anything changes
+    warn_of(layers, "quantize_")  # an error where warnings are errors: before anything changes
     for layer in chosen:  # from here on nothing can fail
         for parent, attribute in layer.places:
             parent._modules[attribute] = made[id(layer)]
     call_layers(model)
     if report is not None:
-        report.extend(map(_report, layers))
+        report.extend(map(report_on, layers))
     return model
+
+
+def plan_layers(
+    model: nn.Module,
+    weight: str | QuantSpec,
+    activation: str | QuantSpec | None,
+    select: Select,
+    overrides: Overrides | None,
+    kinds: Sequence[str],
+) -> list[Layer]:
+    """The layers of these kinds; those with a weight spec are to be quantized, and can be.
+
+    Raises:
+        ValueError: as quantize_.
+    """
+    if kind := kind_of(model):
+        raise ValueError(
+            f"quantize_: a {type(model).__name__} cannot replace itself: use "
+            f"mf.nn.{KINDS[kind].__name__}.from_float({kind}, ...)"
+        )
+    layers = find_layers(model, kinds)
+    if not layers:
+        names = " or ".join(f"nn.{KINDS[kind].float_type.__name__}" for kind in kinds)
+        raise ValueError(f"quantize_: {type(model).__name__} has no {names}")
+    choose(layers, QuantSpec.parse(weight), parse_activation(activation), select, overrides or {})
+    _leave_out(layers, model)
+    for layer in layers:
+        if kind_of(layer.module) == "embedding":
+            layer.activation = None
+    _raise_all([problem for layer in layers if layer.weight is not None for problem in _problems(layer)])
+    return layers
 
 
 def _leave_out(layers: list[Layer], model: nn.Module) -> None:
@@ -85,7 +111,7 @@ def _leave_out(layers: list[Layer], model: nn.Module) -> None:
                 raise ValueError(f"quantize_: {layer.name!r} cannot be quantized: {reason}")
             layer.weight, layer.activation, layer.reason = None, None, reason
     owners = _owners(model)
-    chosen = [layer for layer in layers if layer.weight is not None and isinstance(layer.module, nn.Linear)]
+    chosen = [layer for layer in layers if layer.weight is not None and not isinstance(layer.module, QModule)]
     modules = {id(layer.module) for layer in chosen}
     first: dict[int, Layer] = {}
     for layer in chosen:
@@ -104,14 +130,14 @@ def _leave_out(layers: list[Layer], model: nn.Module) -> None:
 
 
 def _why_float(module: nn.Module) -> str:
-    """Why this layer cannot become a QLinear, in whatever format; empty if it can."""
-    if isinstance(module, QLinear):
+    """Why this layer cannot be quantized, in whatever format; empty if it can."""
+    if isinstance(module, QModule):
         return ""  # not silently kept: see _problems
     if isinstance(module, NonDynamicallyQuantizableLinear):
         return "nn.MultiheadAttention multiplies with its weight directly, without calling it"
     if "weight" not in module._parameters:
         return "its weight is computed by a parametrization, weight norm or pruning: make that permanent first"
-    if type(module).forward is not nn.Linear.forward or "forward" in vars(module):
+    if type(module).forward is not KINDS[kind_of(module)].float_type.forward or "forward" in vars(module):
         return f"it has a forward of its own ({type(module).__name__})"
     return ""
 
@@ -130,7 +156,7 @@ def _problems(layer: Layer) -> list[str]:
     """What forbids to quantize this layer as asked; each message says what would be right."""
     module = layer.module
     leave_out = f"or leave it out with overrides={{{layer.name!r}: None}}"
-    if isinstance(module, QLinear):
+    if isinstance(module, QModule):
         return [f"{layer.name!r} is already quantized to {module.spec}: quantize the float layer, {leave_out}"]
     if is_lazy(module.weight) or module.weight.is_meta:
         return [
@@ -140,7 +166,7 @@ def _problems(layer: Layer) -> list[str]:
         return [f"{layer.name!r} has a weight of {module.weight.dtype}: convert it to float32 first, {leave_out}"]
     problems = []
     for what, spec in (("weight", layer.weight), ("activation", layer.activation)):
-        k, group = module.weight.shape[1], spec.group_size if spec else None
+        k, group = layer.shape[1], spec.group_size if spec else None
         if group and k % group:
             divisor = next(g for g in range(min(group, k), 0, -1) if k % g == 0)
             problems.append(
@@ -157,29 +183,30 @@ def _raise_all(problems: list[str]) -> None:
         raise ValueError("quantize_: nothing was changed, because " + "\n  ".join(problems))
 
 
-def _quantized(layer: Layer, prepared: dict[int, PreparedWeight]) -> QLinear:
-    """The QLinear for this layer. prepared: the weights so far by id of the Parameter, so that tied ones are shared."""
-    linear = layer.module
+def _quantized(layer: Layer, prepared: dict[int, PreparedWeight]) -> QModule:
+    """The layer quantized. prepared: the weights so far by id of the Parameter, so that tied ones are shared."""
+    module = layer.module
     try:
-        if id(linear.weight) not in prepared:
+        if id(module.weight) not in prepared:
             with torch.no_grad():
-                q = quantize(linear.weight.detach(), layer.weight)
-            prepared[id(linear.weight)] = PreparedWeight(q, layer.activation)
-        return QLinear._replacing(linear, prepared[id(linear.weight)])
+                q = quantize(module.weight.detach().flatten(1), layer.weight)
+            prepared[id(module.weight)] = PreparedWeight(q, layer.activation)
+        return KINDS[kind_of(module)]._replacing(module, prepared[id(module.weight)])
     except ValueError as error:
         raise ValueError(f"quantize_: nothing was changed, because of {layer.name!r}: {error}") from error
 
 
-def _warn(layers: list[Layer]) -> None:
+def warn_of(layers: list[Layer], caller: str) -> None:
+    """One warning for all layers that stay float although they were asked for."""
     skipped = [layer for layer in layers if layer.reason not in ("", NOT_SELECTED, LEFT_OUT)]
     if skipped:
         reasons = "; ".join(f"'{layer.name}': {layer.reason}" for layer in skipped)
-        warnings.warn(f"quantize_: left in float: {reasons}. Leave them out to silence this.", stacklevel=3)
+        warnings.warn(f"{caller}: left in float: {reasons}. Leave them out to silence this.", stacklevel=3)
 
 
-def _report(layer: Layer) -> LayerReport:
+def report_on(layer: Layer) -> LayerReport:
     parent, attribute = layer.places[0]
     now = parent._modules[attribute]
-    if isinstance(now, QLinear):
+    if isinstance(now, QModule):
         return LayerReport(layer.name, layer.shape, now.spec, now.activation, now.bits_per_value, layer.reason)
     return LayerReport(layer.name, layer.shape, None, None, 8.0 * now.weight.dtype.itemsize, layer.reason)

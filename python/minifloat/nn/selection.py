@@ -10,7 +10,8 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from ..formats import QuantSpec
-from .qlinear import QLinear, parse_activation
+from .kinds import layer_types, matrix_shape
+from .qmodule import parse_activation
 
 NOT_SELECTED = "not selected"
 LEFT_OUT = "left out by an override"
@@ -21,7 +22,7 @@ Overrides = Mapping[str, Mapping[str, str | QuantSpec | None] | None]
 
 @dataclass
 class Layer:
-    """An nn.Linear or QLinear of the model, which may occur in several places.
+    """A layer of the model, float or quantized, which may occur in several places.
 
     places: (parent, attribute) pairs. names: the qualified name of each. named: asked for by one of its names, in full.
     reason: why it stays float, empty otherwise.
@@ -41,18 +42,20 @@ class Layer:
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.module.out_features, self.module.in_features
+        """(N, K) of the weight as a matrix."""
+        return matrix_shape(self.module)
 
     def matches(self, pattern: str) -> bool:
         return any(fnmatchcase(name, pattern) for name in self.names)
 
 
-def linear_layers(model: nn.Module) -> list[Layer]:
-    """Every nn.Linear and QLinear below the model, each module once, in the model's order."""
+def find_layers(model: nn.Module, kinds: Sequence[str] = ("linear",)) -> list[Layer]:
+    """Every layer of these kinds below the model, float or quantized, each module once, in the model's order."""
+    types = layer_types(kinds)
     modules = dict(model.named_modules(remove_duplicate=False))
     layers: dict[int, Layer] = {}
     for name, module in modules.items():
-        if name and isinstance(module, (nn.Linear, QLinear)):
+        if name and isinstance(module, types):
             parent, _, attribute = name.rpartition(".")
             layer = layers.setdefault(id(module), Layer(module))
             layer.names.append(name)

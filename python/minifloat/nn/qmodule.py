@@ -1,0 +1,211 @@
+"""QModule: what every layer with a quantized weight has in common."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from ..formats import QuantSpec
+from ..qtensor import QTensor, quantize
+from .canonical import read_state, to_tensors
+from .prepared import PreparedWeight
+
+HOOKS = ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks", "_forward_hooks_with_kwargs")
+HOOKS += ("_forward_hooks_always_called", "_backward_pre_hooks", "_backward_hooks", "_is_full_backward_hook")
+
+
+class QModule(nn.Module):
+    """A layer whose weight, seen as a matrix (N, K), is in 1 to 8 bits.
+
+    In memory the weight exists once, in the layout of the backend that multiplies it. `state_dict` and pickle hold its
+    canonical tensors instead (weight_packed, weight_scales and, if the spec has them, weight_zero_points and
+    weight_tensor_scale), so that they mean the same on every machine. Dtype conversions (.half(), .to(dtype)) reach
+    the bias only.
+
+    Attributes:
+        bias: nn.Parameter (N,) or None.
+        layout: non-persistent buffer, uint8; see PreparedWeight.
+        plan: uint8, always on the CPU.
+    """
+
+    float_type: ClassVar[type[nn.Module]]  # what it takes the place of
+
+    def _init_from(self, prepared: PreparedWeight, bias: torch.Tensor | None) -> None:
+        super().__init__()
+        self.register_parameter("bias", _as_parameter(bias, prepared))
+        self.register_buffer("layout", prepared.layout, persistent=False)
+        self._use(prepared)
+
+    def _take_shape(self, like: nn.Module) -> None:
+        """Copy what else the forward needs, such as strides, from a float or quantized layer."""
+
+    @classmethod
+    def from_float(
+        cls, layer: nn.Module, weight: str | QuantSpec = "e2m1-g32-e8m0", activation: str | QuantSpec | None = None
+    ) -> QModule:
+        """Quantize a float layer. Its bias is taken over: the same Parameter.
+
+        Raises:
+            TypeError: `layer` is not of the float type that this class takes the place of.
+            ValueError: unknown spec, K does not fit its groups, or the weight holds NaN or infinity or has no values.
+        """
+        if not isinstance(layer, cls.float_type):
+            raise TypeError(
+                f"{cls.__name__}.from_float takes an nn.{cls.float_type.__name__}, got {type(layer).__name__}"
+            )
+        if is_lazy(layer.weight) or layer.weight.is_meta:
+            raise ValueError(
+                f"{cls.__name__}.from_float: the weight has no values yet (it is lazy or on the meta device)"
+            )
+        spec = QuantSpec.parse(weight)
+        matrix = layer.weight.detach().flatten(1)
+        activation = check_activation(activation, matrix.shape[1])
+        with torch.no_grad():
+            prepared = PreparedWeight(quantize(matrix, spec), activation)
+        return cls._from_prepared(prepared, getattr(layer, "bias", None), layer).train(layer.training)
+
+    @classmethod
+    def _from_prepared(cls, prepared: PreparedWeight, bias: torch.Tensor | None, like: nn.Module) -> QModule:
+        """A layer tied to every other one made from the same PreparedWeight."""
+        layer = cls.__new__(cls)
+        layer._init_from(prepared, bias)
+        layer._take_shape(like)
+        return layer
+
+    @classmethod
+    def _replacing(cls, old: nn.Module, prepared: PreparedWeight, bias: torch.Tensor | None = None) -> QModule:
+        """What takes the float layer's place in a model: with its bias or this one, its mode and its hooks."""
+        bias = getattr(old, "bias", None) if bias is None else bias
+        layer = cls._from_prepared(prepared, bias, old).train(old.training)
+        layer._take_hooks(old)
+        return layer
+
+    def _take_hooks(self, old: nn.Module) -> None:
+        for hooks in HOOKS:  # the same dictionaries, so that handle.remove() keeps working
+            setattr(self, hooks, getattr(old, hooks))
+
+    def _use(self, prepared: PreparedWeight) -> None:
+        self.prepared = prepared
+        self._buffers["layout"] = prepared.layout
+        self.plan = prepared.plan
+
+    @property
+    def qtensor(self) -> QTensor:
+        """The quantized weight, (N, K), in canonical form, unpacked from the layout at each access."""
+        return self.prepared.qtensor
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The weight that the layer multiplies with, dequantized: float32, shaped as in the float layer.
+
+        Made anew at each access: writing to it does not change the layer.
+        """
+        return self.qtensor.dequantize()
+
+    @property
+    def spec(self) -> QuantSpec:
+        """How the weight is quantized."""
+        return self.prepared.spec
+
+    @property
+    def activation(self) -> QuantSpec | None:
+        """How x is quantized; None: it stays float."""
+        return self.prepared.activation
+
+    @property
+    def bits_per_value(self) -> float:
+        """Bits that one element of the weight takes, scales included."""
+        return self.prepared.bits_per_value
+
+    def _spec_repr(self) -> str:
+        return f"weight={self.spec}, activation={self.activation}, {self.bits_per_value:.4g} bits per value"
+
+    def _apply(self, fn, recurse=True):
+        super()._apply(fn, recurse)
+        self.prepared.follow(self._buffers["layout"])
+        self._use(self.prepared)
+        return self
+
+    def __getstate__(self) -> dict:
+        state = super().__getstate__()
+        state["_buffers"] = {name: t for name, t in self._buffers.items() if name != "layout"}
+        del state["plan"]
+        return state
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        self._use(self.prepared)
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        for name, tensor in to_tensors(self.qtensor).items():
+            destination[prefix + name] = tensor
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if hasattr(destination, "_metadata"):
+            destination._metadata[prefix[:-1]]["weight"] = str(self.spec)
+
+    def _load_from_state_dict(
+        self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+    ):
+        # The layer is loaded whole or left as it was; load_state_dict(strict=False) skips an incomplete one.
+        stored_spec = local_metadata.get("weight", str(self.spec))
+        if stored_spec != str(self.spec):
+            error_msgs.append(f"{prefix}weight is stored as {stored_spec}, but the layer is quantized to {self.spec}")
+            return
+        q, missing, unexpected, errors = read_state(state_dict, prefix, self.spec, self.prepared.shape, self.bias)
+        missing_keys += missing
+        unexpected_keys += unexpected
+        error_msgs += errors
+        if q is None:
+            return
+        bias = {} if self.bias is None else {f"{prefix}bias": state_dict[f"{prefix}bias"]}
+        super()._load_from_state_dict(bias, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+        self.prepared.overwrite(q)
+        self._use(self.prepared)
+
+
+def parse_activation(activation: str | QuantSpec | None) -> QuantSpec | None:
+    """The spec of x.
+
+    Raises:
+        ValueError: unknown spec, or one whose scales take a search.
+    """
+    if activation is None:
+        return None
+    spec = QuantSpec.parse(activation)
+    if spec.scale_rule != "absmax":
+        raise ValueError(f"activation {spec}: x is scaled by absmax at run time; drop '-{spec.scale_rule}'")
+    return spec
+
+
+def check_activation(activation: str | QuantSpec | None, k: int) -> QuantSpec | None:
+    """The spec of x with K columns.
+
+    Raises:
+        ValueError: not a spec for activations, or K is not a multiple of its group size.
+    """
+    spec = parse_activation(activation)
+    try:
+        if spec is not None:
+            spec.groups(k)
+    except ValueError as error:
+        raise ValueError(f"activation {spec}: {error}") from error
+    return spec
+
+
+def _as_parameter(bias: torch.Tensor | None, prepared: PreparedWeight) -> nn.Parameter | None:
+    """The bias as the layer holds it; a Parameter stays the same object.
+
+    Raises:
+        ValueError: it is not (N,) floats on the weight's device.
+    """
+    if bias is None:
+        return None
+    n = prepared.shape[0]
+    if tuple(bias.shape) != (n,) or not bias.is_floating_point():
+        raise ValueError(f"bias is {bias.dtype} {tuple(bias.shape)}, but out_features={n} takes ({n},) floats")
+    if bias.device != prepared.layout.device and not bias.is_meta:  # meta: its values are still to come
+        raise ValueError(f"bias is on {bias.device}, but the weight is on {prepared.layout.device}")
+    return bias if isinstance(bias, nn.Parameter) else nn.Parameter(bias.detach())
