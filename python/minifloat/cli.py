@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from .explore.cli import explore, report
 from .rtl.cli import app as rtl_app
 from .rtl.cli import crosscheck
 
@@ -17,6 +18,8 @@ app = typer.Typer(
 
 app.add_typer(rtl_app, name="rtl")
 app.command()(crosscheck)
+app.command()(explore)
+app.command()(report)
 
 
 @app.command()

@@ -1,0 +1,1 @@
+"""`minifloat report`: results of sweeps as one page."""
