@@ -79,10 +79,7 @@ class QTensor:
     @property
     def scales(self) -> torch.Tensor:
         """float32, (N, groups) or (1, 1): decoded, without the second-level scale."""
-        if self.scale_data.dtype != torch.uint8:
-            return self.scale_data.float()
-        values = torch.from_numpy(Format.parse(self.spec.scale_format).values.astype(np.float32))
-        return values.to(self.scale_data.device)[self.scale_data.long()]
+        return decode_scales(self.scale_data, self.spec)
 
     @property
     def nbytes(self) -> int:
@@ -131,10 +128,7 @@ class QTensor:
         return {**self.__dict__, "_prepared": {}}  # layouts are made again where they are needed
 
     def _zero_point_values(self) -> torch.Tensor | None:
-        if self.zero_points is None:
-            return None
-        values = torch.from_numpy(self.spec.format.values.astype(np.float32))
-        return values.to(self.zero_points.device)[self.zero_points.long()]
+        return None if self.zero_points is None else decode_codes(self.zero_points, self.spec.format)
 
     def _tensor_scale(self) -> float:
         return 1.0 if self.tensor_scale is None else self.tensor_scale.item()
@@ -192,6 +186,16 @@ def store_scales(scales: torch.Tensor, scale_format: str) -> torch.Tensor:
     if scale_format == "e4m3fn":
         return Format.parse("e4m3fn").encode(scales)
     return scales.to(STORED_SCALES[scale_format])
+
+
+def decode_scales(stored: torch.Tensor, spec: QuantSpec) -> torch.Tensor:
+    """float32: the scales, without the second-level one."""
+    return stored.float() if stored.dtype != torch.uint8 else decode_codes(stored, Format.parse(spec.scale_format))
+
+
+def decode_codes(codes: torch.Tensor, f: Format) -> torch.Tensor:
+    """float32: the values of codes."""
+    return torch.from_numpy(f.values.astype(np.float32)).to(codes.device)[codes.long()]
 
 
 def _codes_of_integers(values: torch.Tensor, bits: int) -> torch.Tensor:

@@ -1,5 +1,8 @@
 """QConv2d: the emulator's bits for every geometry, and what it takes and refuses."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -90,3 +93,63 @@ def test_weight_only_is_the_convolution_with_the_dequantized_weight(geometry):
     n = layer.prepared.shape[1] + 5  # the bound of docs/numerics.md
     bound = n * 2**-24 / (1 - n * 2**-24) * plain(x.double().abs())
     assert ((layer(x).double() - real).abs() <= bound).all()
+
+
+@pytest.mark.parametrize("geometry", [GEOMETRIES[3], GEOMETRIES[6]], ids=str)
+def test_travels_like_qlinear(geometry, tmp_path):
+    conv = make(geometry)
+    layer = QConv2d.from_float(conv, "uint4-row-zp", "int8-tensor")
+    layer.set_input_range(-1, 2.5)
+    x = torch.randn(2, 8, 9, 7)
+    y = layer(x)
+    for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(other(x), y)
+    state = layer.state_dict()
+    assert set(state) == {"bias", "weight_packed", "weight_scales", "weight_zero_points", "input_range"}
+    other = QConv2d.from_float(make(geometry), "uint4-row-zp", "int8-tensor")
+    assert not torch.equal(other(x), y)
+    other.load_state_dict(state)
+    assert torch.equal(other(x), y)
+    mf.save(nn.Sequential(layer), tmp_path / "m")
+    model = mf.load(nn.Sequential(make(geometry)), tmp_path / "m")
+    assert type(model[0]) is QConv2d and torch.equal(model(x), y)
+    with pytest.raises(ValueError, match=r"the file holds a quantized layer '0', but the model has a Linear there"):
+        mf.load(nn.Sequential(nn.Linear(72, 16)), tmp_path / "m")
+
+
+def test_from_qtensor_and_weight():
+    conv = make(GEOMETRIES[0])
+    q = mf.quantize(conv.weight.detach().flatten(1), "int8-row")
+    layer = QConv2d.from_qtensor(q, conv, conv.bias, "int8-row")
+    assert layer.weight.shape == conv.weight.shape and layer.bias is conv.bias
+    assert torch.equal(layer.weight, q.dequantize().reshape(conv.weight.shape))
+    assert "kernel_size=(3, 3)" in repr(layer) and "weight=int8-row" in repr(layer)
+
+
+def test_quantize_takes_convolutions_only_if_asked():
+    model = nn.Sequential(make(GEOMETRIES[0]), nn.Flatten(), nn.Linear(16, 4))
+    mf.quantize_(model, "int8-row")
+    assert type(model[0]) is nn.Conv2d
+    mf.quantize_(model, "int8-row", "int8-row", kinds=["conv2d"])
+    assert type(model[0]) is QConv2d
+    with pytest.raises(ValueError, match="K=72, which is not a multiple of the group size 32"):
+        mf.quantize_(nn.Sequential(make(GEOMETRIES[0])), "mxfp4", kinds=["conv2d"])
+
+
+@pytest.mark.parametrize("geometry", [GEOMETRIES[0], GEOMETRIES[6]], ids=str)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_refuses_what_is_no_number(geometry, value):
+    layer = QConv2d.from_float(make(geometry), "int4-row", "int8-row")
+    x = torch.randn(1, 8, 9, 7)
+    x[0, 2, 3, 3] = value
+    with pytest.raises(ValueError, match="activation format.* has no NaN"):
+        layer(x)
+    with pytest.raises(ValueError, match=r"QConv2d: x is \(1, 3, 9, 7\), expected \(8, H, W\) or \(B, 8, H, W\)"):
+        layer(torch.randn(1, 3, 9, 7))
+
+
+def test_16_bit_inputs():
+    for geometry in (GEOMETRIES[0], GEOMETRIES[6]):
+        for activation in (None, "int8-row", "int8-tensor"):
+            layer = QConv2d.from_float(make(geometry).bfloat16(), "int4-row", activation)
+            assert layer(torch.randn(1, 8, 9, 7).bfloat16()).dtype == torch.bfloat16

@@ -1,7 +1,8 @@
 """The file: safetensors, with one metadata entry "minifloat" that holds JSON.
 
     version    1
-    layers     name -> {"weight": spec, "activation": spec or null, "shape": [N, K]} of every quantized layer
+    layers     name -> {"weight": spec, "activation": spec or null, "shape": [N, K]} of every quantized layer, with
+               "class": name of its class where that is not QLinear
     codebooks  name -> table of values, of every codebook in those specs
     aliases    name -> name of the stored tensor that it shares memory with
     checksum   CRC-32 of the entries above and of every tensor's name, dtype, shape and bytes
@@ -25,7 +26,9 @@ from safetensors.torch import save_file
 
 from ..formats import Format, QuantSpec
 from ..nn.canonical import FIELDS, field_names, from_tensors, join
-from ..nn.qmodule import check_activation
+from ..nn.kinds import CLASSES
+from ..nn.qlinear import QLinear
+from ..nn.qmodule import QModule, check_activation
 from ..qtensor import QTensor
 
 VERSION = 1
@@ -39,6 +42,7 @@ class StoredLayer:
     weight: QuantSpec
     activation: QuantSpec | None
     shape: tuple[int, int]
+    made: type[QModule] = QLinear
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,8 @@ def write(path: str, content: Content) -> None:
     for name, layer in content.layers.items():
         activation = None if layer.activation is None else str(layer.activation)
         header["layers"][name] = {"weight": str(layer.weight), "activation": activation, "shape": list(layer.shape)}
+        if layer.made is not QLinear:
+            header["layers"][name]["class"] = layer.made.__name__
     header["checksum"] = checksum(header, content.tensors)
     temporary = f"{path}.{uuid.uuid4().hex}.tmp"
     try:
@@ -169,8 +175,11 @@ def _parse(header: dict, tensors: dict[str, torch.Tensor]) -> Content:
         for name, entry in header["layers"].items():
             with _explained(f"layer {name!r}"):
                 n, k = map(_extent, entry["shape"])
+                made = CLASSES.get(entry.get("class", "QLinear"))
+                if made is None:
+                    raise ValueError(f"class {entry['class']!r} is none of {', '.join(CLASSES)}")
                 layers[name] = StoredLayer(
-                    QuantSpec.parse(entry["weight"]), check_activation(entry["activation"], k), (n, k)
+                    QuantSpec.parse(entry["weight"]), check_activation(entry["activation"], k), (n, k), made
                 )
     return Content(layers, tensors, aliases)
 

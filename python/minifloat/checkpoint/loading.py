@@ -9,9 +9,10 @@ from torch import nn
 
 from ..nn.canonical import FIELDS, field_names, join
 from ..nn.fused import call_layers
+from ..nn.kinds import matrix_shape
 from ..nn.prepared import PreparedWeight, on_device
 from ..nn.progress import track
-from ..nn.qlinear import QLinear
+from ..nn.qmodule import QModule
 from .file import Content, read
 from .saving import own_tensors, unwrap
 
@@ -22,9 +23,9 @@ def load(model: nn.Module, path: str | os.PathLike) -> nn.Module:
     """Put what `path` holds into the model, in place: everything, or nothing if anything is wrong.
 
     Args:
-        model: of the same architecture, float or already quantized in any format. Its nn.Linear layers become QLinear
-            where the file holds them quantized; everything else is copied into the tensors that are there. Parameters
-            that shared memory when they were saved share it again. The model may be on the meta device.
+        model: of the same architecture, float or already quantized in any format. Its float layers become quantized
+            ones where the file holds them quantized; everything else is copied into the tensors that are there.
+            Parameters that shared memory when they were saved share it again. The model may be on the meta device.
     Returns:
         model.
     Raises:
@@ -38,7 +39,7 @@ def load(model: nn.Module, path: str | os.PathLike) -> nn.Module:
         layers = _make_layers(target, content)
     except ValueError as error:
         raise ValueError(f"load: {os.fspath(path)}: {error}") from error
-    _put_layers(target, layers)  # from here on nothing can fail
+    _put_layers(target, content, layers)  # from here on nothing can fail
     _put_tensors(target, content)
     call_layers(target)
     return model
@@ -49,34 +50,60 @@ def _layer_problems(model: nn.Module, content: Content) -> list[str]:
     problems = []
     for name, stored in content.layers.items():
         module = modules.get(name)
-        if not isinstance(module, (nn.Linear, QLinear)):
+        if not _takes(module, stored.made):
             has = "has no such layer" if module is None else f"has a {type(module).__name__} there"
             problems.append(f"the file holds a quantized layer {name!r}, but the model {has}")
-        elif (module.out_features, module.in_features) != stored.shape:
-            n, k = stored.shape
+        elif matrix_shape(module) != stored.shape:
             problems.append(
-                f"layer {name!r} has in_features={k}, out_features={n} in the file, but in_features="
-                f"{module.in_features}, out_features={module.out_features} in the model"
+                f"layer {name!r} has {_shape(stored.made, stored.shape)} in the file, but "
+                f"{_shape(stored.made, matrix_shape(module))} in the model"
             )
-        elif not name and not isinstance(module, QLinear):
+        elif not name and not isinstance(module, QModule):
+            kind, made = type(module).__name__, stored.made.__name__
             problems.append(
-                "a single nn.Linear cannot become a QLinear in place: load into a QLinear, or put it in a module"
+                f"a single nn.{kind} cannot become a {made} in place: load into a {made}, or put it in a module"
             )
+        extras = _extras(content, name)
+        problems += [
+            f"layer {name!r}: {p}" for p in stored.made._extra_problems(extras, stored.shape, stored.activation)
+        ]
     for name, module in modules.items():
-        if isinstance(module, QLinear) and name not in content.layers:
+        if isinstance(module, QModule) and name not in content.layers:
             problems.append(f"layer {name!r} is quantized in the model, but float in the file: load into a float model")
     return problems
 
 
+def _takes(module: nn.Module | None, made: type[QModule]) -> bool:
+    """Whether this module of the model can hold what the file stores as `made`."""
+    return type(module) is made or (isinstance(module, made.float_type) and not isinstance(module, QModule))
+
+
+def _shape(made: type[QModule], shape: tuple[int, int]) -> str:
+    n, k = shape
+    return f"in_features={k}, out_features={n}" if made.float_type is nn.Linear else f"a weight of ({n}, {k})"
+
+
+def _extras(content: Content, layer: str) -> dict[str, torch.Tensor]:
+    """What the file holds of a layer beside its weight and bias."""
+    names = [name for name in content.layers[layer].made.extras if join(layer, name) in content]
+    return {name: content.tensor(join(layer, name)) for name in names}
+
+
 def _replaced(content: Content) -> set[str]:
     """Names of tensors that the quantized layers of the file take the place of."""
-    return {join(layer, part) for layer in content.layers for part in ("weight", "layout")}
+    return {
+        join(layer, part)
+        for layer, stored in content.layers.items()
+        for part in ("weight", "layout", *stored.made.extras)
+    }
 
 
 def _tensor_problems(model: nn.Module, content: Content) -> list[str]:
     replaced = _replaced(content)
     expected = {name: tensor for name, tensor in own_tensors(model) if name not in replaced}
-    of_layers = {join(layer, field) for layer in content.layers for field in FIELDS}
+    of_layers = {
+        join(layer, field) for layer, stored in content.layers.items() for field in (*FIELDS, *stored.made.extras)
+    }
     problems = [f"tensor {name!r} is missing, which the model has" for name in expected if name not in content]
     extra = [name for name in content.names() if name not in of_layers and name not in expected]
     problems += [f"tensor {name!r} is in the file, but not in the model" for name in extra]
@@ -100,21 +127,22 @@ def _tensor_problems(model: nn.Module, content: Content) -> list[str]:
 
 
 def _make_layers(model: nn.Module, content: Content) -> dict[str, tuple[PreparedWeight, nn.Module]]:
-    """name -> the weight and the QLinear that is to hold it: a new one for an nn.Linear, else the one that is there."""
+    """name -> the weight and the layer that is to hold it: a new one for a float layer, else the one that is there."""
     modules = dict(model.named_modules(remove_duplicate=False))
     prepared: dict[tuple, PreparedWeight] = {}  # by what is stored: tied layers share one
     holders: dict[int, tuple[str, PreparedWeight, nn.Module]] = {}
     out = {}
     for name, stored in track(content.layers.items(), "loading"):
         module = modules[name]
-        device = (module.layout if isinstance(module, QLinear) else module.weight).device
+        device = (module.layout if isinstance(module, QModule) else module.weight).device
         device = torch.device("cpu") if device.type == "meta" else device
         places = tuple(content.stored_name(join(name, field)) for field in field_names(stored.weight))
-        key = (places, stored.weight, stored.activation, device)
+        kind = stored.made.prepared_type
+        key = (places, stored.weight, stored.activation, device, kind)
         if key not in prepared:
-            prepared[key] = PreparedWeight(on_device(content.qtensor(name), device), stored.activation)
+            prepared[key] = kind(on_device(content.qtensor(name), device), stored.activation)
         if id(module) not in holders:
-            made = module if isinstance(module, QLinear) else QLinear._replacing(module, prepared[key])
+            made = module if isinstance(module, QModule) else stored.made._replacing(module, prepared[key])
             holders[id(module)] = (name, prepared[key], made)
         first, weight, made = holders[id(module)]
         if weight is not prepared[key]:
@@ -123,9 +151,10 @@ def _make_layers(model: nn.Module, content: Content) -> dict[str, tuple[Prepared
     return out
 
 
-def _put_layers(model: nn.Module, layers: dict[str, tuple[PreparedWeight, nn.Module]]) -> None:
+def _put_layers(model: nn.Module, content: Content, layers: dict[str, tuple[PreparedWeight, nn.Module]]) -> None:
     for name, (prepared, layer) in layers.items():
         layer._use(prepared)
+        layer._put_extras(_extras(content, name))
         if name:
             parent, _, attribute = name.rpartition(".")
             model.get_submodule(parent)._modules[attribute] = layer

@@ -9,7 +9,7 @@ from torch import nn
 
 from ..nn.canonical import join, to_tensors
 from ..nn.progress import track
-from ..nn.qlinear import QLinear
+from ..nn.qmodule import QModule
 from .file import Content, StoredLayer, write
 
 
@@ -24,11 +24,11 @@ def save(model: nn.Module, path: str | os.PathLike) -> None:
     content = Content()
     canonical: dict[int, dict[str, torch.Tensor]] = {}  # of tied layers once
     layers = {
-        name: module for name, module in model.named_modules(remove_duplicate=False) if isinstance(module, QLinear)
+        name: module for name, module in model.named_modules(remove_duplicate=False) if isinstance(module, QModule)
     }
     for name, layer in track(layers.items(), "packing"):
         prepared = layer.prepared
-        content.layers[name] = StoredLayer(prepared.spec, prepared.activation, prepared.shape)
+        content.layers[name] = StoredLayer(prepared.spec, prepared.activation, prepared.shape, type(layer))
         if id(prepared) not in canonical:
             canonical[id(prepared)] = to_tensors(layer.qtensor)
         named |= {join(name, field): tensor for field, tensor in canonical[id(prepared)].items()}
@@ -54,7 +54,7 @@ def own_tensors(model: nn.Module):
     """
     for prefix, module in model.named_modules(remove_duplicate=False):
         for method in ("_save_to_state_dict", "get_extra_state"):
-            if getattr(type(module), method) is not getattr(nn.Module, method) and not isinstance(module, QLinear):
+            if getattr(type(module), method) is not getattr(nn.Module, method) and not isinstance(module, QModule):
                 raise ValueError(
                     f"{prefix!r} ({type(module).__name__}) has a {method} of its own: only parameters and "
                     "buffers can be stored"

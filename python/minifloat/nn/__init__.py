@@ -1,8 +1,9 @@
-"""Modules: QLinear and QConv2d, and quantize_ which puts them into a model."""
+"""Modules: QLinear, QConv2d and QEmbedding, and quantize_ which puts them into a model."""
 
 from .qconv import QConv2d
+from .qembedding import QEmbedding
 from .qlinear import QLinear
 from .quantize_model import quantize_
 from .report import LayerReport
 
-__all__ = ["LayerReport", "QConv2d", "QLinear", "quantize_"]
+__all__ = ["LayerReport", "QConv2d", "QEmbedding", "QLinear", "quantize_"]

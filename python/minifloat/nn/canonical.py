@@ -56,18 +56,27 @@ def join(layer: str, name: str) -> str:
     return f"{layer}.{name}" if layer else name
 
 
-def read_state(state: Mapping, prefix: str, spec: QuantSpec, shape: tuple[int, int], bias: torch.Tensor | None):
+def read_state(
+    state: Mapping,
+    prefix: str,
+    spec: QuantSpec,
+    shape: tuple[int, int],
+    bias: torch.Tensor | None,
+    extras: Mapping[str, torch.Tensor | None],
+):
     """What a state dict says about one layer.
 
     Args:
         prefix: what the layer's keys begin with, "" or ending in a dot.
         spec, shape, bias: what the layer is.
+        extras: what else its class may have: by name, None where it has not.
     Returns:
         (QTensor, or None if there is none to be had; missing keys; unexpected keys; errors).
     """
     here = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     names = field_names(spec)
     missing = [name for name in names if name not in here]
+    missing += [name for name, tensor in extras.items() if tensor is not None and name not in here]
     errors = []
     if bias is not None and "bias" not in here:
         missing.append("bias")
@@ -86,6 +95,6 @@ def read_state(state: Mapping, prefix: str, spec: QuantSpec, shape: tuple[int, i
             q = from_tensors({name: here[name] for name in names}, spec, shape, prefix[:-1])
         except ValueError as error:
             errors.append(str(error))
-    own = {*FIELDS, "weight", *(["bias"] if bias is not None else [])}
+    own = {*FIELDS, "weight", *extras, *(["bias"] if bias is not None else [])}
     unexpected = [prefix + name for name in here if name not in own]
     return q, [prefix + name for name in missing if not errors], unexpected, errors

@@ -8,10 +8,12 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from .qconv import QConv2d
+from .qembedding import QEmbedding
 from .qlinear import QLinear
 from .qmodule import QModule
 
-KINDS: dict[str, type[QModule]] = {"linear": QLinear, "conv2d": QConv2d}
+KINDS: dict[str, type[QModule]] = {"linear": QLinear, "conv2d": QConv2d, "embedding": QEmbedding}
+CLASSES: dict[str, type[QModule]] = {made.__name__: made for made in KINDS.values()}  # as files name them
 
 
 def layer_types(kinds: Sequence[str]) -> tuple[type[nn.Module], ...]:

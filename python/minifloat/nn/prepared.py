@@ -27,14 +27,22 @@ class PreparedWeight:
         self.activation = activation
         self.shape = tuple(q.shape)
         self.bits_per_value = q.bits_per_value
-        self.layout, self.plan = ops.prepare(q, activation)
+        self.layout, self.plan = self._lay_out(q)
+
+    def _lay_out(self, q: QTensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The layout and the plan for q."""
+        return ops.prepare(q, self.activation)
+
+    def _restore(self) -> QTensor:
+        """The inverse of _lay_out, bit for bit."""
+        return ops.restore(self.layout, self.plan, self.spec, self.shape)
 
     @property
     def qtensor(self) -> QTensor:
         """The canonical form, bit for bit what was prepared; made anew at each call."""
         if self.layout.is_meta:
             raise ValueError("the quantized weight is on the meta device and has no values: load them first")
-        return ops.restore(self.layout, self.plan, self.spec, self.shape)
+        return self._restore()
 
     def follow(self, moved: torch.Tensor) -> None:
         """Take over `moved`, what a layer's .to() made of the layout, unless a tied layer was here first."""
@@ -45,13 +53,13 @@ class PreparedWeight:
             self.layout = moved
         else:  # another backend, another layout
             q = on_device(self.qtensor, moved.device)
-            self.layout, self.plan = ops.prepare(q, self.activation)
+            self.layout, self.plan = self._lay_out(q)
 
     def overwrite(self, q: QTensor) -> None:
         """Hold q, of the same spec and shape, from now on: in place, so that tied layers see it too."""
         if not self.layout.is_meta:
             q = on_device(q, self.layout.device)
-        layout, plan = ops.prepare(q, self.activation)
+        layout, plan = self._lay_out(q)
         if self.layout.is_meta:
             self.layout, self.plan = layout, plan
         else:
@@ -59,12 +67,12 @@ class PreparedWeight:
             self.plan.copy_(plan)
 
     def __deepcopy__(self, memo: dict) -> PreparedWeight:
-        new = object.__new__(PreparedWeight)
+        new = object.__new__(type(self))
         new.__dict__ = self.__dict__ | {name: copy.deepcopy(getattr(self, name), memo) for name in ("layout", "plan")}
         return new
 
     def __reduce__(self):
-        return PreparedWeight, (self.qtensor, self.activation)
+        return type(self), (self.qtensor, self.activation)
 
 
 def on_device(q: QTensor, device: torch.device) -> QTensor:

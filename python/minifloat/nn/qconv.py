@@ -13,6 +13,7 @@ from .conv import output_size, pad, patches
 from .grouped import grouped_linear
 from .prepared import PreparedWeight
 from .qmodule import QModule, check_activation
+from .static import pinned
 
 _linear = torch.ops.minifloat.linear.default
 GEOMETRY = ("in_channels", "out_channels", "kernel_size", "stride", "dilation", "groups", "padding", "padding_mode")
@@ -56,13 +57,18 @@ class QConv2d(QModule):
             )
         height, width = output_size(x, self)
         batch = x.shape[0] if x.dim() == 4 else 1
-        if self.groups == 1:
-            y = _linear(patches(x, self)[0], self._buffers["layout"], self.plan, self.bias, self.out_channels)
-        elif self.activation is None:
+        if self.groups > 1 and self.activation is None:
             y = F.conv2d(pad(x, self), self.weight.to(x.dtype), None, self.stride, 0, self.dilation, self.groups)
             return y if self.bias is None else y + self.bias.to(x.dtype)[:, None, None]
+        rows = patches(x, self)
+        if self.input_range is not None:
+            rows = pinned(rows, self.input_range)
+        if self.groups == 1:
+            y = _linear(rows[0], self._buffers["layout"], self.plan, self.bias, self.out_channels)
         else:
-            y = grouped_linear(patches(x, self), self.prepared, self.bias)
+            y = grouped_linear(rows, self.prepared, self.bias)
+        if self.input_range is not None:
+            y = y[:-2].to(x.dtype)
         y = y.reshape(batch, height, width, self.out_channels).permute(0, 3, 1, 2)
         return y if x.dim() == 4 else y[0]
 

@@ -10,6 +10,7 @@ from ..formats import QuantSpec
 from ..qtensor import QTensor
 from .prepared import PreparedWeight
 from .qmodule import QModule, check_activation
+from .static import pinned
 
 _linear = torch.ops.minifloat.linear.default
 
@@ -40,6 +41,11 @@ class QLinear(QModule):
         return cls(q, bias, activation)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        ends = self._buffers["input_range"]
+        if ends is not None:
+            rows = pinned(x.reshape(-1, x.shape[-1]), ends)
+            y = _linear(rows, self._buffers["layout"], self.plan, self._parameters["bias"], self.out_features)
+            return y[:-2].to(x.dtype).reshape(*x.shape[:-1], self.out_features)
         # Straight from the dictionaries: nn.Module.__getattr__ costs more than the rest of this call.
         return _linear(x, self._buffers["layout"], self.plan, self._parameters["bias"], self.out_features)
 

@@ -12,6 +12,7 @@ from ..formats import QuantSpec
 from ..qtensor import QTensor, quantize
 from .canonical import read_state, to_tensors
 from .prepared import PreparedWeight
+from .static import as_range, can_be_static
 
 HOOKS = ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks", "_forward_hooks_with_kwargs")
 HOOKS += ("_forward_hooks_always_called", "_backward_pre_hooks", "_backward_hooks", "_is_full_backward_hook")
@@ -29,15 +30,32 @@ class QModule(nn.Module):
         bias: nn.Parameter (N,) or None.
         layout: non-persistent buffer, uint8; see PreparedWeight.
         plan: uint8, always on the CPU.
+        input_range: float32 (2,), buffer: the range that x is clipped to, which fixes its scale; None: scaled by what
+            each x holds. See set_input_range.
     """
 
     float_type: ClassVar[type[nn.Module]]  # what it takes the place of
+    prepared_type: ClassVar[type[PreparedWeight]] = PreparedWeight
+    extras: ClassVar[tuple[str, ...]] = ("input_range",)  # further buffers, None where a layer has none
 
     def _init_from(self, prepared: PreparedWeight, bias: torch.Tensor | None) -> None:
         super().__init__()
         self.register_parameter("bias", _as_parameter(bias, prepared))
         self.register_buffer("layout", prepared.layout, persistent=False)
+        self.register_buffer("input_range", None)
         self._use(prepared)
+
+    def set_input_range(self, low: float, high: float) -> None:
+        """Clip x to [low, high] (extended to include 0) from now on, and scale it for that range whatever it holds.
+
+        Raises:
+            ValueError: the activation spec has no scale for the whole tensor, or the range is not finite.
+        """
+        if not can_be_static(self.activation):
+            raise ValueError(
+                f"a fixed range needs an activation with one scale, such as int8-tensor, not {self.activation}"
+            )
+        self.input_range = as_range(low, high).to(self.layout.device)
 
     def _take_shape(self, like: nn.Module) -> None:
         """Copy what else the forward needs, such as strides, from a float or quantized layer."""
@@ -64,15 +82,18 @@ class QModule(nn.Module):
         matrix = layer.weight.detach().flatten(1)
         activation = check_activation(activation, matrix.shape[1])
         with torch.no_grad():
-            prepared = PreparedWeight(quantize(matrix, spec), activation)
+            prepared = cls.prepared_type(quantize(matrix, spec), activation)
         return cls._from_prepared(prepared, getattr(layer, "bias", None), layer).train(layer.training)
 
     @classmethod
-    def _from_prepared(cls, prepared: PreparedWeight, bias: torch.Tensor | None, like: nn.Module) -> QModule:
+    def _from_prepared(
+        cls, prepared: PreparedWeight, bias: torch.Tensor | None, like: nn.Module | None = None
+    ) -> QModule:
         """A layer tied to every other one made from the same PreparedWeight."""
         layer = cls.__new__(cls)
         layer._init_from(prepared, bias)
-        layer._take_shape(like)
+        if like is not None:
+            layer._take_shape(like)
         return layer
 
     @classmethod
@@ -121,7 +142,8 @@ class QModule(nn.Module):
         return self.prepared.bits_per_value
 
     def _spec_repr(self) -> str:
-        return f"weight={self.spec}, activation={self.activation}, {self.bits_per_value:.4g} bits per value"
+        ends = "" if self.input_range is None else " in [{:.4g}, {:.4g}]".format(*self.input_range.tolist())
+        return f"weight={self.spec}, activation={self.activation}{ends}, {self.bits_per_value:.4g} bits per value"
 
     def _apply(self, fn, recurse=True):
         super()._apply(fn, recurse)
@@ -154,16 +176,46 @@ class QModule(nn.Module):
         if stored_spec != str(self.spec):
             error_msgs.append(f"{prefix}weight is stored as {stored_spec}, but the layer is quantized to {self.spec}")
             return
-        q, missing, unexpected, errors = read_state(state_dict, prefix, self.spec, self.prepared.shape, self.bias)
+        extras = {name: self._buffers[name] for name in self.extras}
+        q, missing, unexpected, errors = read_state(
+            state_dict, prefix, self.spec, self.prepared.shape, self.bias, extras
+        )
+        given = {name: state_dict[prefix + name] for name in self.extras if prefix + name in state_dict}
+        errors += [
+            f"{prefix}{problem}" for problem in self._extra_problems(given, self.prepared.shape, self.activation)
+        ]
         missing_keys += missing
         unexpected_keys += unexpected
         error_msgs += errors
-        if q is None:
+        if q is None or errors:
             return
         bias = {} if self.bias is None else {f"{prefix}bias": state_dict[f"{prefix}bias"]}
+        held = {name: self._buffers.pop(name) for name in self.extras}  # these are not torch's to load
         super()._load_from_state_dict(bias, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+        self._buffers |= held
+        self._put_extras(given)
         self.prepared.overwrite(q)
         self._use(self.prepared)
+
+    @classmethod
+    def _extra_problems(
+        cls, tensors: dict[str, torch.Tensor], shape: tuple[int, int], activation: QuantSpec | None
+    ) -> list[str]:
+        """What is wrong with these extras for a layer of this shape (N, K)."""
+        ends = tensors.get("input_range")
+        if ends is None:
+            return []
+        if not can_be_static(activation):
+            return [f"input_range does not go with the activation {activation}"]
+        if tuple(ends.shape) != (2,) or not ends.is_floating_point() or not (ends[0] <= 0 <= ends[1] < torch.inf):
+            return [f"input_range is {ends.tolist()}, expected two finite floats around 0"]
+        return []
+
+    def _put_extras(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Take over these extras, found good by _extra_problems; the others become None."""
+        for name in self.extras:
+            tensor = tensors.get(name)
+            self._buffers[name] = None if tensor is None else tensor.detach().clone().to(self.layout.device)
 
 
 def parse_activation(activation: str | QuantSpec | None) -> QuantSpec | None:

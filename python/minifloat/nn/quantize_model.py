@@ -58,7 +58,7 @@ def quantize_(
     """
     layers = plan_layers(model, weight, activation, select, overrides, kinds)
     chosen = [layer for layer in layers if layer.weight is not None]
-    prepared: dict[int, PreparedWeight] = {}
+    prepared: dict[tuple, PreparedWeight] = {}
     made: dict[int, QModule] = {}
     for layer in track(chosen, "quantizing"):
         made[id(layer)] = _quantized(layer, prepared)
@@ -137,6 +137,8 @@ def _why_float(module: nn.Module) -> str:
         return "nn.MultiheadAttention multiplies with its weight directly, without calling it"
     if "weight" not in module._parameters:
         return "its weight is computed by a parametrization, weight norm or pruning: make that permanent first"
+    if isinstance(module, nn.Embedding) and module.max_norm is not None:
+        return "max_norm rescales its weight at each call"
     if type(module).forward is not KINDS[kind_of(module)].float_type.forward or "forward" in vars(module):
         return f"it has a forward of its own ({type(module).__name__})"
     return ""
@@ -183,15 +185,17 @@ def _raise_all(problems: list[str]) -> None:
         raise ValueError("quantize_: nothing was changed, because " + "\n  ".join(problems))
 
 
-def _quantized(layer: Layer, prepared: dict[int, PreparedWeight]) -> QModule:
-    """The layer quantized. prepared: the weights so far by id of the Parameter, so that tied ones are shared."""
+def _quantized(layer: Layer, prepared: dict[tuple, PreparedWeight]) -> QModule:
+    """The layer quantized. prepared: the weights so far, so that tied ones are shared."""
     module = layer.module
     try:
-        if id(module.weight) not in prepared:
+        made = KINDS[kind_of(module)]
+        key = (id(module.weight), made.prepared_type)  # an embedding and a linear layer have layouts of their own
+        if key not in prepared:
             with torch.no_grad():
                 q = quantize(module.weight.detach().flatten(1), layer.weight)
-            prepared[id(module.weight)] = PreparedWeight(q, layer.activation)
-        return KINDS[kind_of(module)]._replacing(module, prepared[id(module.weight)])
+            prepared[key] = made.prepared_type(q, layer.activation)
+        return made._replacing(module, prepared[key])
     except ValueError as error:
         raise ValueError(f"quantize_: nothing was changed, because of {layer.name!r}: {error}") from error
 

@@ -8,7 +8,6 @@ from torch import nn
 from ..nn import selection
 from ..nn.conv import patches
 from ..nn.kinds import KINDS, kind_of
-from ..nn.prepared import PreparedWeight
 from ..nn.qmodule import QModule
 from ..qtensor import QTensor
 from .scales import ScaleRule, Scales
@@ -23,6 +22,7 @@ class Layer:
         float: the float module, with the values that the steps so far have given it.
         weight, activation: the specs; steps may change them while the layer is float.
         rule: how the weight's scales are found.
+        input_range: what the input is clipped to, which fixes its scale; None: scaled as it comes.
         bias: the bias to quantize with, where a step has changed it; None: the float module's.
         quantized: the module that takes the float one's place; None: not made yet.
         order: when the model first called it, in the trace of the first batch.
@@ -34,6 +34,7 @@ class Layer:
         self.kind = kind_of(found.module)
         self.weight, self.activation = found.weight, found.activation
         self.rule = ScaleRule(found.weight.scale_rule)
+        self.input_range: tuple[float, float] | None = None
         self.bias: torch.Tensor | None = None
         self.quantized: QModule | None = None
         self.order = -1
@@ -80,8 +81,12 @@ class Layer:
 
     def make(self, q: QTensor, bias: torch.Tensor | None = None) -> QModule:
         """The quantized module with the weight q, in the float module's mode and with its hooks."""
+        made = KINDS[self.kind]
         bias = self.bias if bias is None else bias
-        return KINDS[self.kind]._replacing(self.float, PreparedWeight(q, self.activation), bias)
+        module = made._replacing(self.float, made.prepared_type(q, self.activation), bias)
+        if self.input_range is not None:
+            module.set_input_range(*self.input_range)
+        return module
 
     def put(self, module: nn.Module) -> None:
         """Put a module in the layer's places in the model."""

@@ -18,7 +18,7 @@ from .collect import Collector
 from .layer import Layer
 from .store import Store
 
-KEPT = ("weight", "activation", "rule", "bias", "quantized")
+KEPT = ("weight", "activation", "rule", "input_range", "bias", "quantized")
 
 
 class _Stop(Exception):
