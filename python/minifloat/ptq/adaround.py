@@ -11,9 +11,13 @@ from dataclasses import dataclass
 import torch
 
 from ..qtensor import QTensor
+from .collect import Hessian
 from .descend import best_rows, descend
 from .errors import row_errors, times_gram
+from .layer import Layer
 from .neighbours import neighbours, with_codes
+from .recipe import Step, register
+from .run import Run
 
 GAMMA, ZETA = -0.1, 1.1  # the sigmoid is stretched to this range and cut off at 0 and 1, so that it reaches both
 
@@ -50,6 +54,50 @@ class Schedule:
             return h.new_zeros(())
         beta = self.beta_end + (self.beta_start - self.beta_end) * (1 + math.cos(math.pi * progress)) / 2
         return self.regularization * (1 - (2 * h - 1).abs() ** beta).sum()
+
+
+@register
+@dataclass(frozen=True)
+class AdaRound(Step):
+    """Learn each layer's rounding for a small error of its outputs, on what the quantized layers before it put out.
+
+    A layer that is quantized already starts from what it is ("gptq + adaround"), another from rounding to nearest. Its
+    error on the calibration inputs never rises.
+
+    Attributes:
+        steps: gradient steps for a layer. rate: of Adam. regularization: see Schedule.
+        sweeps: passes of coordinate descent afterwards; 0 leaves the method as published.
+    """
+
+    name = "adaround"
+
+    steps: int = 500
+    rate: float = 0.02
+    regularization: float = 1.0
+    sweeps: int = 2
+
+    def __post_init__(self):
+        self._schedule()
+
+    def _schedule(self) -> Schedule:
+        return Schedule(self.steps, self.rate, self.regularization)
+
+    def apply(self, run: Run) -> None:
+        for block in run.sequence():
+            for layer in block.layers:
+                if run.restored(layer):
+                    continue
+                gram = input_gram(run, layer)
+                start = layer.quantized.qtensor if layer.quantized else layer.nearest()
+                learned = learn_rounding(layer.matrix, start, gram, self._schedule(), self.sweeps)
+                run.set_weight(layer, learned)
+
+
+def input_gram(run: Run, layer: Layer) -> torch.Tensor:
+    """Mean of x^T x over the layer's inputs in the model as it is now: float32 (row_groups, K, K)."""
+    hessian = Hessian()
+    run.collect({layer: hessian})
+    return (hessian.value / hessian.count).float()
 
 
 class SoftRounding:
@@ -99,13 +147,13 @@ def learn_rounding(
     start = row_errors(w, q, gram).float()
     weight = torch.where(start > 0, 1 / start.clamp_min(torch.finfo(torch.float32).tiny), 0)
     for step in range(schedule.steps):
-        h = soft.h()
-        rounded = soft.weight(h)
-        # The gradient of the quadratic, worked out by hand: one product less than autograd's.
-        slope = 2 * weight[:, None] * times_gram(rounded.detach() - w, gram)
-        loss = (rounded * slope).sum() + schedule.penalty(step, h)
         adam.zero_grad()
-        loss.backward()
+        with torch.enable_grad():
+            h = soft.h()
+            rounded = soft.weight(h)
+            # The gradient of the quadratic, worked out by hand: one product less than autograd's.
+            slope = 2 * weight[:, None] * times_gram(rounded.detach() - w, gram)
+            ((rounded * slope).sum() + schedule.penalty(step, h)).backward()
         adam.step()
     learned = best_rows(w, gram, q, soft.hardened())
     return descend(w, learned, gram, sweeps) if sweeps else learned

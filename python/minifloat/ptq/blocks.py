@@ -94,7 +94,8 @@ def sequence(run: Run, targets: bool = False) -> Iterator[Block]:
     Args:
         targets: whether to compute what the float model puts out there, too.
     """
-    blocks = find_blocks(run.model, run.layers)
+    with run.as_float():  # a step may come after one that has quantized
+        blocks = find_blocks(run.model, run.layers)
     stream = Stream(run, blocks, False)
     inputs = float_inputs = None
     for i, block in enumerate(track(blocks, "quantizing blocks")):

@@ -2,11 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from ..qtensor import QTensor
+from .collect import Hessian
 from .errors import row_errors, times_gram
 from .neighbours import grid_of, steps_and_zeros, with_codes
+from .recipe import Step, register
+from .run import Run
+
+
+@register
+@dataclass(frozen=True)
+class CoordinateDescent(Step):
+    """Improve each layer's codes one at a time, on what the quantized layers before it put out.
+
+    A layer that is quantized already starts from what it is ("gptq + coordinate_descent"), another from rounding to
+    nearest. Its error on the calibration inputs never rises.
+
+    Attributes:
+        sweeps: passes over the inputs.
+    """
+
+    name = "coordinate_descent"
+
+    sweeps: int = 4
+
+    def __post_init__(self):
+        if self.sweeps < 1:
+            raise ValueError(f"coordinate_descent: sweeps={self.sweeps} must be at least 1")
+
+    def apply(self, run: Run) -> None:
+        for block in run.sequence():
+            for layer in block.layers:
+                if run.restored(layer):
+                    continue
+                hessian = Hessian()
+                run.collect({layer: hessian})
+                start = layer.quantized.qtensor if layer.quantized else layer.nearest()
+                run.set_weight(layer, descend(layer.matrix, start, hessian.value, self.sweeps))
 
 
 def descend(w: torch.Tensor, q: QTensor, gram: torch.Tensor, sweeps: int = 2) -> QTensor:

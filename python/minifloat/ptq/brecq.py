@@ -1,0 +1,145 @@
+"""BRECQ: learn the rounding of all layers of a block at once, so that the block's output is as near as can be.
+
+Source: Li et al., "BRECQ: Pushing the Limit of Post-Training Quantization by Block Reconstruction", 2021, sections 3.2
+and 3.4 and algorithm 1, with the plain squared error in place of the one weighted by the Fisher information.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from ..formats import QuantSpec
+from ..nn.progress import track
+from ..qtensor import QTensor, quantize
+from .adaround import Schedule, SoftRounding, input_gram, learn_rounding
+from .blocks import Block, find_blocks, first_of, module_of
+from .layer import Layer
+from .recipe import Step, register
+from .run import Run
+
+
+@register
+@dataclass(frozen=True)
+class BRECQ(Step):
+    """Learn rounding block by block, each on what the quantized blocks before it put out.
+
+    The target is the float model's output of the block. Layers that are quantized already start from what they are,
+    others from rounding to nearest. A block is left at its start if learning does not lower its error, measured with
+    the packed kernels on all calibration batches; so no block's error rises.
+
+    Attributes:
+        blocks: globs over the names of blocks (elements of nn.Sequential and nn.ModuleList, and layers outside of
+            them); the layers of other blocks stay as they are, or are rounded to nearest.
+        steps: gradient steps for a block, one batch each. rate: of Adam. regularization: see Schedule.
+    """
+
+    name = "brecq"
+
+    blocks: tuple = ("*",)
+    steps: int = 500
+    rate: float = 0.02
+    regularization: float = 1.0
+
+    def __post_init__(self):
+        self._schedule()
+
+    def _schedule(self) -> Schedule:
+        return Schedule(self.steps, self.rate, self.regularization)
+
+    def apply(self, run: Run) -> None:
+        globs = (self.blocks,) if isinstance(self.blocks, str) else self.blocks
+        with run.as_float():
+            names = [block.name for block in find_blocks(run.model, run.layers)]
+        wanted = {name for name in names if any(fnmatchcase(name, glob) for glob in globs)}
+        if not wanted:
+            raise ValueError(f"brecq: {', '.join(globs)} matches no block; there are {', '.join(names)}")
+        for block in run.sequence(targets=True):
+            if all([run.restored(layer) for layer in block.layers]):  # a list: every layer is restored
+                continue
+            start = {layer: layer.quantized.qtensor if layer.quantized else layer.nearest() for layer in block.layers}
+            chosen = start
+            if block.name in wanted:
+                learn = reconstruct if len(block.layers) > 1 else _learn_alone
+                learned = learn(run, block, start, self._schedule())
+                if block_error(run, block, learned) < block_error(run, block, start):
+                    chosen = learned
+            for layer, q in chosen.items():
+                run.set_weight(layer, q)
+
+
+def _learn_alone(run: Run, block: Block, start: dict[Layer, QTensor], schedule: Schedule) -> dict[Layer, QTensor]:
+    """The same for a block of one layer, whose error the gram of its inputs gives in full: AdaRound."""
+    return {layer: learn_rounding(layer.matrix, q, input_gram(run, layer), schedule) for layer, q in start.items()}
+
+
+def reconstruct(run: Run, block: Block, start: dict[Layer, QTensor], schedule: Schedule) -> dict[Layer, QTensor]:
+    """The block's weights with learned rounding. start: what to start from; the scales stay."""
+    soft = {layer: SoftRounding(layer.matrix, q) for layer, q in start.items()}
+    rows = sum(q.shape[0] for q in start.values())
+    weight = rows / max(block_error(run, block, start), torch.finfo(torch.float32).tiny)
+    adam = torch.optim.Adam([s.v for s in soft.values()], lr=schedule.rate)
+    with run.as_float(), ExitStack() as hooks, torch.enable_grad():
+        module = module_of(block)
+        names = {id(m): f"{name}." if name else "" for name, m in module.named_modules()}
+        for layer in soft:
+            hooks.callback(layer.float.register_forward_pre_hook(_rounds_input(layer)).remove)
+        for step in track(range(schedule.steps), f"learning {block.name}"):
+            i = step % len(block.inputs)
+            values, penalty = {}, 0.0
+            for layer, s in soft.items():
+                h = s.h()
+                penalty = penalty + schedule.penalty(step, h)
+                prefix = names[id(layer.float)]
+                values[f"{prefix}weight"] = s.weight(h).reshape(layer.float.weight.shape).to(layer.float.weight.dtype)
+                if layer.bias is not None:
+                    values[f"{prefix}bias"] = layer.bias
+            args, kwargs = block.inputs[i]
+            output = first_of(functional_call(module, values, args, kwargs))
+            loss = weight * (output - first_of(block.targets[i])).square().mean() + penalty
+            adam.zero_grad()
+            loss.backward(inputs=[s.v for s in soft.values()])
+            adam.step()
+    return {layer: s.hardened() for layer, s in soft.items()}
+
+
+@torch.no_grad()
+def block_error(run: Run, block: Block, weights: dict[Layer, QTensor]) -> float:
+    """Mean squared error of the block's outputs with these weights, by the packed kernels, over all batches."""
+    total = 0.0
+    with run.showing({layer: layer.make(q) for layer, q in weights.items()}):
+        module = module_of(block)
+        for (args, kwargs), target in zip(block.inputs, block.targets, strict=True):
+            delta = first_of(module(*args, **kwargs)) - first_of(target)
+            total += delta.double().square().mean().item()
+    return total / len(block.inputs)
+
+
+def _rounds_input(layer: Layer):
+    """A forward pre-hook: x as the layer's activation spec rounds it, with the gradient of x."""
+
+    def hook(module: nn.Module, args: tuple):
+        if layer.activation is None:
+            return None
+        x = args[0]
+        return (x + (rounded_input(layer, x.detach()) - x).detach(), *args[1:])
+
+    return hook
+
+
+def rounded_input(layer: Layer, x: torch.Tensor) -> torch.Tensor:
+    """x as the layer rounds it. A convolution rounds each patch; here it is each image, with one scale for it."""
+    if layer.input_range is not None:
+        ends = torch.tensor(layer.input_range)
+        x = x.clamp(*layer.input_range)
+        pinned = quantize(torch.cat([x.flatten(), ends])[None], QuantSpec(layer.activation.format, "tensor"))
+        return pinned.dequantize()[0, :-2].reshape(x.shape)
+    if layer.kind == "linear":
+        return quantize(x.reshape(-1, x.shape[-1]), layer.activation).dequantize().reshape(x.shape)
+    rows = x.reshape(1 if layer.activation.granularity == "tensor" else x.shape[0], -1)
+    return quantize(rows, QuantSpec(layer.activation.format, "row")).dequantize().reshape(x.shape)
