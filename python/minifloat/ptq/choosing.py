@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable
 import torch
 
 from ..formats import QuantSpec
-from .choice import activation_errors, choose
+from ..qtensor import QTensor
+from .choice import activation_errors
 from .collect import Collector, Hessian
+from .errors import error
 from .layer import Layer
 from .run import Run
 
@@ -55,10 +57,24 @@ def pair_errors(layer: Layer, pairs: Iterable[Pair], gram: torch.Tensor, x: torc
     """
     pairs = list(pairs)
     w = layer.matrix
-    weights = choose(w, dict.fromkeys(p[0] for p in pairs), gram, layer.rule).errors
+    weights = {spec: error(w, rounded(layer, spec), gram) for spec in dict.fromkeys(p[0] for p in pairs)}
     inputs = list(dict.fromkeys(p[1] for p in pairs if p[1] is not None))
     activations = activation_errors(x, inputs, w) if inputs else {}
-    return [weights[str(a)] + activations.get(str(b), 0.0) for a, b in pairs]
+    return [weights[a] + activations.get(str(b), 0.0) for a, b in pairs]
+
+
+def rounded(layer: Layer, spec: QuantSpec) -> QTensor:
+    """The layer's weight rounded to nearest in this spec, by its scale rule.
+
+    Raises:
+        ValueError: K does not fit the groups; names the layer.
+    """
+    w = layer.matrix
+    try:
+        scales = layer.rule.find(w, spec)
+    except ValueError as problem:
+        raise ValueError(f"layer {layer.name!r} as {spec}: {problem}") from problem
+    return scales.qtensor(scales.codes(w))
 
 
 def set_best(run: Run, step, candidates: Callable[[Layer], Iterable[Pair]]) -> None:
