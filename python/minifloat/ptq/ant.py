@@ -1,7 +1,6 @@
 """ANT: int, flint, power-of-two or float for each tensor, whichever has the least error.
 
-Source: Guo et al., "ANT: Exploiting Adaptive Numerical Data Type for Low-bit Deep Neural Network Quantization", 2022,
-sections IV and V.
+Source: Guo et al., "ANT: Exploiting Adaptive Numerical Data Type for Low-bit Deep Neural Network Quantization", 2022.
 """
 
 from __future__ import annotations

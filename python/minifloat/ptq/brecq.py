@@ -1,7 +1,7 @@
 """BRECQ: learn the rounding of all layers of a block at once, so that the block's output is as near as can be.
 
-Source: Li et al., "BRECQ: Pushing the Limit of Post-Training Quantization by Block Reconstruction", 2021, sections 3.2
-and 3.4 and algorithm 1, with the plain squared error in place of the one weighted by the Fisher information.
+Source: Li et al., "BRECQ: Pushing the Limit of Post-Training Quantization by Block Reconstruction", 2021, section 3.2,
+with the plain squared error in place of the one weighted by the Fisher information.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How many of a float's bits are exponent: chosen for each layer by error, or learned together with the scales.
 
-Source: Kuzmin et al., "FP8 Quantization: The Power of the Exponent", 2022 (arXiv 2208.09225), sections 3 and 4. No
-exponent bits means an integer.
+Source: Kuzmin et al., "FP8 Quantization: The Power of the Exponent", 2022 (arXiv 2208.09225). No exponent bits means an
+integer.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def learn_exponent_bits(
     """The same by gradient: mantissa bits of the layer and the largest value of each row (or of the tensor) together.
 
     The rounding x -> s * round(x / s) has gradient 1 to x and, through the step s, to the mantissa bits m (rounded in
-    the forward pass) and to the largest value c (equations 4 to 6 and section 4 of the source). Starts at spec's
+    the forward pass) and to the largest value c, as in the source. Starts at spec's
     format with the scales of `rule`; the best point of the way is what comes back, so its error is never above the
     first's.
 

@@ -1,7 +1,7 @@
 """Block-wise data types of k bits: int, float, dynamic exponent, quantiles of the data, quantiles of the normal.
 
-Source: Dettmers and Zettlemoyer, "The case for 4-bit precision: k-bit Inference Scaling Laws", 2023, section 2.2 and
-appendix A; for the normal quantiles QLoRA, 2023, equation 4.
+Source: Dettmers and Zettlemoyer, "The case for 4-bit precision: k-bit Inference Scaling Laws", 2023; for the normal
+quantiles Dettmers et al., "QLoRA", 2023.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ def output_losses(run: Run, pairs: dict[Layer, list[Pair]]) -> dict[Layer, list[
 def hessian_losses(
     run: Run, pairs: dict[Layer, list[Pair]], compare: Callable, samples: int, batches: int
 ) -> dict[Layer, list[float]]:
-    """Mean diagonal of the Hessian times the squared error of the weight. Source: HAWQ-V2, equation 5."""
+    """Mean diagonal of the Hessian times the squared error of the weight. Source: HAWQ-V2."""
     layers, used = list(pairs), run.batches[:batches]
     weights = [layer.float.weight for layer in layers]
     wanted_grad = [w.requires_grad for w in weights]

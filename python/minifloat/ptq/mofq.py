@@ -1,7 +1,6 @@
 """MoFQ: an integer or a float format of the same width for each layer, whichever has the smaller error.
 
-Source: Zhang et al., "Integer or Floating Point? New Outlooks for Low-Bit Quantization on Large Language Models", 2023,
-section 4 (algorithm 1).
+Source: Zhang et al., "Integer or Floating Point? New Outlooks for Low-Bit Quantization on Large Language Models", 2023.
 """
 
 from __future__ import annotations

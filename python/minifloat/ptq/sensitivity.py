@@ -1,6 +1,6 @@
 """How much a model's output reacts to the weights of each layer: Hessian traces.
 
-Source: Dong et al., "HAWQ-V2: Hessian Aware trace-Weighted Quantization of Neural Networks", 2020, section 3.
+Source: Dong et al., "HAWQ-V2: Hessian Aware trace-Weighted Quantization of Neural Networks", 2020.
 """
 
 from __future__ import annotations
