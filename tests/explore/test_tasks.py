@@ -72,7 +72,7 @@ def test_mobilenet_is_the_published_one():
     found = task.evaluate(task.model)
     assert found == {"agreement": 1.0, "kl": 0.0, "labels_right": 18}
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in task.model.modules())
-    assert sum(len(batch) for batch in task.calibration) == 96
+    assert sum(len(batch) for batch in task.calibration) == 64
 
 
 def test_folding_batch_norms_changes_nothing_but_rounding():

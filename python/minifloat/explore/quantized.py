@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from ..formats import QuantSpec
 from ..nn.kinds import KINDS
 from ..ptq import calibrate
 from .cells import Cell
@@ -13,10 +14,17 @@ WANTED = ("linear", "conv2d")
 
 
 def quantized(task: Task, cell: Cell) -> nn.Module:
-    """task.model quantized as the cell says: a new model, or task.model itself for the float32 cell."""
+    """task.model quantized as the cell says: a new model, or task.model itself for the float32 cell.
+
+    The input of a grouped convolution has one scale whatever the cell says: a scale for each patch of 3 x 3 pixels, say,
+    would be a finer format than any hardware has.
+    """
     if cell.weight is None:
         return task.model
     overrides: dict[str, dict | None] = dict.fromkeys(task.leave_out)
+    if cell.activation is not None:
+        tensor = {"activation": f"{QuantSpec.parse(cell.activation).format}-tensor"}
+        overrides |= dict.fromkeys(depthwise(task.model), tensor)
     if cell.ends is not None:
         ends = {"weight": cell.ends, "activation": cell.ends if cell.activation else None}
         overrides |= {name: ends for name in first_and_last(task.model)}
@@ -37,3 +45,8 @@ def first_and_last(model: nn.Module) -> list[str]:
     types = tuple(KINDS[kind].float_type for kind in WANTED)
     names = [name for name, module in model.named_modules() if isinstance(module, types)]
     return [names[0], names[-1]]
+
+
+def depthwise(model: nn.Module) -> list[str]:
+    """The names of the grouped convolutions."""
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d) and module.groups > 1]

@@ -38,6 +38,7 @@ class Task:
         higher_is_better: of that metric.
         about: one line on the data, for the report.
         leave_out: patterns of layers that stay float, as tied ones do.
+        timed: how much of the first calibration batch the layers are timed on; None: all of it.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Task:
     higher_is_better: bool
     about: str
     leave_out: tuple[str, ...] = ()
+    timed: int | None = None
 
 
 def task_names() -> list[str]:
