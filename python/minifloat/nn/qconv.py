@@ -10,7 +10,7 @@ from .. import ops  # noqa: F401 - registers torch.ops.minifloat.linear
 from ..formats import QuantSpec
 from ..qtensor import QTensor
 from .conv import output_size, pad, patches
-from .grouped import grouped_linear
+from .grouped import carrier_of, depthwise_conv, grouped_conv, grouped_linear
 from .prepared import PreparedWeight
 from .qmodule import QModule, check_activation
 from .static import pinned
@@ -60,6 +60,8 @@ class QConv2d(QModule):
         if self.groups > 1 and self.activation is None:
             y = F.conv2d(pad(x, self), self.weight.to(x.dtype), None, self.stride, 0, self.dilation, self.groups)
             return y if self.bias is None else y + self.bias.to(x.dtype)[:, None, None]
+        if self._is_whole():
+            return self._whole(x, height, width)
         rows = patches(x, self)
         if self.input_range is not None:
             rows = pinned(rows, self.input_range)
@@ -70,6 +72,39 @@ class QConv2d(QModule):
         if self.input_range is not None:
             y = y[:-2].to(x.dtype)
         y = y.reshape(batch, height, width, self.out_channels).permute(0, 3, 1, 2)
+        return y if x.dim() == 4 else y[0]
+
+    def _is_whole(self) -> bool:
+        """Whether grouped_conv or depthwise_conv takes the input as it is, without laying out its patches."""
+        spec, weight = self.activation, self.spec
+        every_pixel = self.stride == (1, 1) or (
+            self.dilation == (1, 1) and all(s <= k for s, k in zip(self.stride, self.kernel_size, strict=True))
+        )
+        shared = spec is not None and spec.granularity == "tensor" and every_pixel
+        depthwise = spec is not None and spec.granularity == "row" and self.groups == self.in_channels
+        return (
+            self.groups > 1
+            and (shared or depthwise)
+            and spec.scale_format != "e4m3fn"
+            and weight.group_size is None
+            and carrier_of(self.prepared, self.prepared.shape[1]) is not None
+        )
+
+    def _whole(self, x: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        given = pad(x if x.dim() == 4 else x[None], self)
+        used = [  # what no patch reaches at the far edges must not set the scale
+            (out - 1) * stride + dilation * (kernel - 1) + 1
+            for out, stride, dilation, kernel in zip(
+                (height, width), self.stride, self.dilation, self.kernel_size, strict=True
+            )
+        ]
+        given = given[:, :, : used[0], : used[1]]
+        if self.activation.granularity == "row":
+            y = depthwise_conv(given, self.prepared, self.bias, self.kernel_size, self.stride, self.dilation)
+            return y.to(x.dtype) if x.dim() == 4 else y[0].to(x.dtype)
+        shape = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
+        geometry = {"stride": self.stride, "dilation": self.dilation, "groups": self.groups}
+        y = grouped_conv(given, self.prepared, self.bias, self.input_range, shape, **geometry).to(x.dtype)
         return y if x.dim() == 4 else y[0]
 
     @property

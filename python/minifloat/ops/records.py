@@ -70,7 +70,7 @@ def _operand(spec: QuantSpec) -> np.ndarray:
     record["unit"] = f.unit
     record["scale_max"], record["lowest"], record["highest"] = f.scale_max, f.min, f.max
     record["tensor_scale"] = 1
-    record["thresholds"] = _thresholds(values, ranks.tie_up[1:-1])
+    record["thresholds"] = rank_thresholds(values, ranks.tie_up[1:-1])
     record["codes"][: len(codes)] = codes
     record["codes"][len(codes) :] = codes[-1]
     record["values"] = np.nan
@@ -86,12 +86,12 @@ def _operand(spec: QuantSpec) -> np.ndarray:
     if spec.scale_format == "e4m3fn":
         scale = Format.parse("e4m3fn")
         positive = scale.values[1:127]  # codes 1..126: a scale is never zero
-        record["scale_thresholds"] = _thresholds(positive, np.arange(2, 127) % 2 == 0)
+        record["scale_thresholds"] = rank_thresholds(positive, np.arange(2, 127) % 2 == 0)
         record["scale_values"] = np.where(scale.is_number, scale.values, np.nan)
     return record
 
 
-def _thresholds(values: np.ndarray, tie_up: np.ndarray) -> np.ndarray:
+def rank_thresholds(values: np.ndarray, tie_up: np.ndarray) -> np.ndarray:
     """float32, (256,): the smallest t that rounds to rank r + 1 or higher under nearest-even; infinity beyond."""
     out = np.full(256, np.inf, dtype=np.float32)
     middle = (values[:-1] + (values[1:] - values[:-1]) / 2).astype(np.float64)
