@@ -33,7 +33,7 @@ class Rows(Collector):
 
 
 def float_grams(
-    run: Run, layers: Iterable[Layer], others: dict[Layer, Collector] | None = None
+    run: Run, layers: Iterable[Layer], others: dict[Layer, list[Collector]] | None = None
 ) -> dict[Layer, torch.Tensor]:
     """Of each layer the mean of x^T x over its inputs in the float model, (row_groups, K, K) float32.
 
@@ -42,9 +42,7 @@ def float_grams(
     """
     found = {layer: Hessian(torch.float32) for layer in layers}
     with run.as_float():
-        run.collect(
-            {layer: [h, *([others[layer]] if others else [])] for layer, h in found.items()}, "observing inputs"
-        )
+        run.collect({layer: [h, *(others or {}).get(layer, [])] for layer, h in found.items()}, "observing inputs")
     return {layer: h.value / h.count for layer, h in found.items()}
 
 
@@ -84,7 +82,7 @@ def set_best(run: Run, step, candidates: Callable[[Layer], Iterable[Pair]]) -> N
     if not todo:
         return
     rows = {layer: Rows() for layer in todo}
-    grams = float_grams(run, todo, rows)
+    grams = float_grams(run, todo, {layer: [r] for layer, r in rows.items()})
     for layer in run.track(todo, step.name):
         pairs = list(candidates(layer))
         errors = pair_errors(layer, pairs, grams[layer], rows[layer].value)

@@ -59,7 +59,7 @@ class FFP8(Step):
         if not todo:
             return
         least = {layer: Least() for layer in todo}
-        grams = float_grams(run, todo, least)
+        grams = float_grams(run, todo, {layer: [found] for layer, found in least.items()})
         for layer in run.track(todo, self.name):
             if self.activations and layer.activation and least[layer].value >= 0:
                 layer.activation = unsigned_spec(layer.activation)

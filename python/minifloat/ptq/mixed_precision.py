@@ -112,7 +112,7 @@ def _spec(spec: QuantSpec, candidate: str) -> QuantSpec:
 def output_losses(run: Run, pairs: dict[Layer, list[Pair]]) -> dict[Layer, list[float]]:
     """Squared error of each layer's outputs over their squares, in the float model."""
     rows = {layer: Rows() for layer in pairs}
-    grams = float_grams(run, pairs, rows)
+    grams = float_grams(run, pairs, {layer: [r] for layer, r in rows.items()})
     losses = {}
     for layer in run.track(pairs, "sensitivities"):
         w = layer.matrix
