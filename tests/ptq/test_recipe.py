@@ -35,8 +35,11 @@ def test_text_tells_only_what_is_not_default():
     assert str(Recipe()) == "nearest"
 
 
-@pytest.mark.parametrize("name", sorted(STEPS))
-def test_every_step_round_trips(name):
+NAMES = ["bias_correction", "equalize", "fold_batch_norm", "gptq", "input_ranges", "scales", "smoothquant"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_steps_round_trip(name):
     recipe = Recipe.parse(name)
     assert Recipe.from_json(recipe.to_json()) == recipe == Recipe.parse(str(recipe))
     step = type(recipe.steps[0])
