@@ -60,8 +60,12 @@ class BRECQ(Step):
         if not wanted:
             raise ValueError(f"brecq: {', '.join(globs)} matches no block; there are {', '.join(names)}")
         for block in run.sequence(targets=True):
+            before = {layer: layer.quantized for layer in block.layers}
             if all([run.restored(layer) for layer in block.layers]):  # a list: every layer is restored
                 continue
+            for layer, module in before.items():  # half a block is learned again, from where it started
+                layer.quantized = module
+                layer.put(module or layer.float)
             start = {layer: layer.quantized.qtensor if layer.quantized else layer.nearest() for layer in block.layers}
             chosen = start
             if block.name in wanted:

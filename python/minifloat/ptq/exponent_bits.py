@@ -97,13 +97,12 @@ def learn_exponent_bits(
     """The same by gradient: mantissa bits of the layer and the largest value of each row (or of the tensor) together.
 
     The rounding x -> s * round(x / s) has gradient 1 to x and, through the step s, to the mantissa bits m (rounded in
-    the forward pass) and to the largest value c, as in the source. Starts at spec's
-    format with the scales of `rule`; the best point of the way is what comes back, so its error is never above the
-    first's.
+    the forward pass) and to the largest value c, as in the source. Starts at spec's format with the scales of `rule`.
+    The best point of the way is what comes back, so its error is never above that of spec itself.
 
     Args:
-        spec: with scales per tensor or row, float32 or bfloat16, no zero point. An integer's way starts at the usual
-            float of its width, because there the step of large numbers hides that of small ones from the gradient.
+        spec: with scales per tensor or row, float32 or bfloat16, no zero point. The way starts at the usual
+            float of the width if spec is an integer, where the gradient only ever asks for more mantissa bits.
         steps, rate: of Adam.
     Raises:
         ValueError: spec is none of these.
@@ -112,19 +111,21 @@ def learn_exponent_bits(
     if spec.granularity == "group" or spec.scale_format not in ("float32", "bfloat16") or spec.zero_point:
         raise ValueError(f"exponent bits are learned with f32 or bf16 scales per tensor or row, without zp: not {spec}")
     formats = splits(spec.format.bits)
-    start = usual_float(spec.format.bits) if spec.format.kind != "float" else spec.format
-    first = formats.index(start)
-    scales = (rule or ScaleRule("mse")).find(w, with_format(spec, formats[first]), None)
+    rule = rule or ScaleRule("mse")
+    own = choose(w, [spec], gram, rule)
+    best, errors = (own.q, own.error), dict(own.errors)
+    floats = spec.format in formats[1:]
+    first = formats.index(spec.format if floats else usual_float(spec.format.bits))
+    scales = rule.find(w, with_format(spec, formats[first]))
     m = torch.tensor(float(spec.format.bits - 1 - first), requires_grad=True)
     log_c = (scales.step * formats[first].scale_max).log2().requires_grad_()
     adam = torch.optim.Adam([m, log_c], lr=rate)
-    best, errors = None, {}
     for step in range(steps + 1):  # of the last, only the result counts
         f = formats[spec.format.bits - 1 - int(m.detach().round().clamp(0, spec.format.bits - 1))]
         q = _rounded(w, with_format(spec, f), log_c.detach())
         found = error(w, q, gram)
         errors[str(q.spec)] = min(found, errors.get(str(q.spec), found))
-        if best is None or found < best[1]:
+        if found < best[1]:
             best = q, found
         if step == steps:
             break
