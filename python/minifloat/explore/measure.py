@@ -8,7 +8,6 @@ from functools import lru_cache
 
 from .cells import Cell
 from .costs import cost
-from .depthwise import sooner
 from .quantized import quantized
 from .tasks import Task, load_task
 
@@ -28,7 +27,7 @@ def measure(cell: Cell) -> dict:
     quantized_at = time.perf_counter()
     costs = cost(model, _part(task.calibration[0], task.timed))
     costed_at = time.perf_counter()
-    metrics = task.evaluate(model if cell.weight is None else sooner(model))
+    metrics = task.evaluate(model)
     evaluated_at = time.perf_counter()
     return {
         "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
