@@ -1,8 +1,8 @@
-"""Where a scale of a layer's inputs can be folded into what comes before: found by trying, not by the model's names.
+"""Groups of layers whose input can be scaled by folding the scale into what makes it.
 
-If the outputs of a norm or layer are divided by s and the layers that read them multiply their columns by s, the model
-computes the same, provided that all between them is linear in each channel (or a ReLU), and that nobody else reads
-them. Whether that holds is tried out with scales that are powers of two, for which it then holds to the bit.
+The graph finds norms and layers before a group, also through ReLU and products. What it cannot see through, such as
+attention between the values' layer and the output layer, is tried out: with factors that are powers of two, a fold that
+is valid leaves the model's outputs as they were to the bit, or nearly so where sums are taken in another order.
 """
 
 from __future__ import annotations
@@ -14,102 +14,68 @@ import torch
 from torch import nn
 
 from .layer import Layer
+from .rescale import can_scale_outputs, input_channels, scale_inputs, scale_outputs
 from .run import Run
 from .sensitivity import tensor_of
+from .smoothquant import find_groups
 
-NEAREST = 4  # modules before a layer that are tried, the nearest first
-ROUNDING = 1e-6  # relative: sums of scaled terms may be taken in another order
+NEAREST = 2  # linear layers before another that are tried, the nearest first
+ROUNDING = 1e-6  # relative to the largest output
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Layers that read the same input, and what puts it out.
-
-    Attributes:
-        layers: linear layers, or convolutions without groups.
-        channels: of their input.
-        producer: a norm, linear layer or convolution whose output channels can be scaled; None: there is none.
-    """
+    """Layers that read the same input, and the module that can take in a factor for each of its channels."""
 
     layers: tuple[Layer, ...]
-    channels: int
-    producer: nn.Module | None
+    producer: nn.Module
 
-    @torch.no_grad()
+    @property
+    def channels(self) -> int:
+        return input_channels(self.layers[0].float)
+
     def scale(self, s: torch.Tensor) -> None:
-        """Multiply the layers' columns by s (channels,), and divide the producer's outputs by it."""
+        """Multiply the layers' weights by s (channels,), and divide the producer's outputs by it."""
+        scale_outputs(self.producer, 1 / s.double())
         for layer in self.layers:
-            w = layer.float.weight
-            w.mul_(s.to(w.dtype).reshape(-1, *[1] * (w.dim() - 2)))
-        if self.producer is not None:
-            w = self.producer.weight
-            w.div_(s.to(w.dtype).reshape(-1, *[1] * (w.dim() - 1)))
-            if getattr(self.producer, "bias", None) is not None:
-                self.producer.bias.div_(s.to(w.dtype))
+            scale_inputs(layer.float, s)
 
 
 def find_folds(run: Run) -> list[Fold]:
-    """The layers of the float model grouped by their input, each group with its producer, in the order of calls."""
+    """The folds of the float model, in the order of their layers' calls."""
     with run.as_float():
-        groups, before = _observe(run)
+        folds = [Fold(tuple(layers), path[0].module) for path, layers in find_groups(run)]
+        taken = {layer for fold in folds for layer in fold.layers}
         reference = tensor_of(run.forward(run.batches[0]))
-        folds = []
-        for layers, earlier in zip(groups, before, strict=True):
-            channels = layers[0].float.weight.shape[1]
-            tried = [m for m in reversed(earlier) if _outputs(m) == channels][:NEAREST]
-            folds.append(next((f for m in tried if _is_exact(run, f := Fold(layers, channels, m), reference)), None))
-            folds[-1] = folds[-1] or Fold(layers, channels, None)
-    return folds
+        for layer, earlier in _linears_before(run).items():
+            if layer not in taken:
+                tried = (Fold((layer,), m) for m in earlier if can_scale_outputs(m, layer.float.in_features))
+                folds += [fold for fold in tried if _is_exact(run, fold, reference)][:1]
+    return sorted(folds, key=lambda fold: fold.layers[0].order)
 
 
-def _outputs(module: nn.Module) -> int | None:
-    """Channels that the module puts out, if its weight scales them one by one; None otherwise."""
-    weight, bias = (getattr(module, name, None) for name in ("weight", "bias"))
-    if not isinstance(weight, nn.Parameter) or isinstance(module, nn.Embedding):
-        return None
-    if weight.dim() == 1 or isinstance(module, (nn.Linear, nn.Conv2d)):
-        return weight.shape[0] if bias is None or bias.shape == weight.shape[:1] else None
-    return None
-
-
-def _observe(run: Run) -> tuple[list[tuple[Layer, ...]], list[list[nn.Module]]]:
-    """Groups of layers with the same input on the first batch; for each, the modules that ended before it, in order."""
+def _linears_before(run: Run) -> dict[Layer, list[nn.Module]]:
+    """For each linear layer the linear layers that ended last before its first call, the last one first."""
     ended: list[nn.Module] = []
-    found: dict[tuple, list[Layer]] = {}
-    before: dict[tuple, list[nn.Module]] = {}
-    alive = []  # a freed tensor's address could come again
+    before: dict[Layer, list[nn.Module]] = {}
+    linears = [layer for layer in run.layers if layer.kind == "linear"]
     with ExitStack() as hooks:
-        for module in run.model.modules():
-            if _outputs(module) is not None:
-                handle = module.register_forward_hook(lambda m, args, output: ended.append(m))
-                hooks.callback(handle.remove)
-        for layer in run.layers:
-            if layer.row_groups > 1:
-                continue
+        for layer in linears:
 
             def hook(module, args, layer=layer):
-                x = args[0]
-                alive.append(x)
-                key = (x.data_ptr(), tuple(x.shape), tuple(x.stride()))
-                if layer not in found.setdefault(key, []):
-                    found[key].append(layer)
-                before.setdefault(key, list(ended))
+                width = layer.float.in_features
+                fitting = [m for m in reversed(ended) if m.out_features == width and m is not module]
+                before.setdefault(layer, fitting[:NEAREST])
 
             hooks.callback(layer.float.register_forward_pre_hook(hook).remove)
+            hooks.callback(layer.float.register_forward_hook(lambda m, args, output: ended.append(m)).remove)
         run.forward(run.batches[0])
-    once = {}  # a layer that is called with several inputs belongs to none
-    for key, layers in found.items():
-        for layer in layers:
-            once.setdefault(layer, []).append(key)
-    keys = [key for key in found if all(len(once[layer]) == 1 for layer in found[key])]
-    return [tuple(found[key]) for key in keys], [before[key] for key in keys]
+    return before
 
 
 def _is_exact(run: Run, fold: Fold, reference: torch.Tensor) -> bool:
-    """Whether scaling changes no output of the first batch."""
-    if any(fold.producer is layer.float for layer in fold.layers):
-        return False
-    parameters = [*(layer.float.weight for layer in fold.layers), *fold.producer.parameters()]
+    """Whether folding changes no output of the first batch. The model is afterwards as it was."""
+    parameters = [*fold.producer.parameters(), *(layer.float.weight for layer in fold.layers)]
     values = [p.detach().clone() for p in parameters]
     try:
         fold.scale(torch.exp2(torch.arange(fold.channels) % 3 - 1.0))
