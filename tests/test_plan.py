@@ -179,3 +179,8 @@ def test_int16_depth_never_overflows(weight, activation):
     assert p.int16_depth * 2 * digit * largest <= 32767
     if activation in ("int8-row", "int8-row-mse"):
         assert (p.int16_depth + 1) * 2 * digit * largest > 32767
+    if p.signed_depth:
+        assert made.min() >= -127  # -128 has no negative in 8 bits
+        assert p.signed_depth * 2 * max(map(abs, grid_of(weight))) * largest <= 32767
+    if (weight, activation) in [("int8", "int8-row"), ("e2m3", "int8-row")]:
+        assert p.signed_depth == {"int8": 1, "e2m3": 2}[weight]

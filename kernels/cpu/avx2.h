@@ -19,8 +19,10 @@ struct Avx2 {
   struct Doubles {
     __m256d v[4];
   };
-  static constexpr bool kHasDot = false;  // see isa_avxvnni.cpp
-  static constexpr int kFusedRows = 2, kRows = 3, kFloatRows = 4, kDoubleRows = 2;
+  static constexpr bool kHasDot = false;         // see isa_avxvnni.cpp
+  static constexpr bool kSelectsTables = true;  // see ByteTable::select
+  static constexpr int kFusedRows = 4, kMostFusedRows = 4, kRows = 4;
+  static constexpr int kFusedWordRows = 2, kFloatRows = 4, kDoubleRows = 2;
 
   template <class Function>
   static MF_INLINE Bytes halves(Function function) {
@@ -50,7 +52,16 @@ struct Avx2 {
                                           : kLeft ? _mm256_slli_epi16(b.v[i], kLeft)
                                                   : b.v[i]));
   }
+  template <int kFrom>
+  static MF_INLINE Bytes to_top(Bytes b) {
+    if constexpr (kFrom == 7) return b;
+    return MF_EACH(_mm256_slli_epi16(b.v[i], 7 - kFrom));
+  }
   static MF_INLINE Bytes either(Bytes a, Bytes b) { return MF_EACH(_mm256_or_si256(a.v[i], b.v[i])); }
+  static MF_INLINE Bytes splat_byte(int value) { return MF_EACH(((void)i, _mm256_set1_epi8(char(value)))); }
+  static MF_INLINE Bytes add8(Bytes a, Bytes b) { return MF_EACH(_mm256_add_epi8(a.v[i], b.v[i])); }
+  static MF_INLINE Bytes abs8(Bytes a) { return MF_EACH(_mm256_abs_epi8(a.v[i])); }
+  static MF_INLINE Bytes sign8(Bytes a, Bytes sign) { return MF_EACH(_mm256_sign_epi8(a.v[i], sign.v[i])); }
   static MF_INLINE Bytes splat4(const int8_t* at) {
     int32_t word;
     __builtin_memcpy(&word, at, 4);
@@ -100,6 +111,14 @@ struct Avx2 {
   static MF_INLINE Floats mul(Floats a, Floats b) { return MF_EACH_FLOAT(_mm256_mul_ps(a.v[i], b.v[i])); }
   static MF_INLINE Floats fma(Floats a, Floats b, Floats c) {
     return MF_EACH_FLOAT(_mm256_fmadd_ps(a.v[i], b.v[i], c.v[i]));
+  }
+  // Whether all are positive, normal and finite.
+  static MF_INLINE bool all_normal(Floats f) {
+    const __m256i low = _mm256_min_epi32(_mm256_castps_si256(f.v[0]), _mm256_castps_si256(f.v[1]));
+    const __m256i high = _mm256_max_epi32(_mm256_castps_si256(f.v[0]), _mm256_castps_si256(f.v[1]));
+    const __m256i bad = _mm256_or_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(0x00800000), low),
+                                        _mm256_cmpgt_epi32(high, _mm256_set1_epi32(0x7f7fffff)));
+    return _mm256_testz_si256(bad, bad);
   }
   static MF_INLINE Floats from_bfloat16(const uint16_t* at) {
     return as_floats(MF_EACH(
@@ -151,6 +170,22 @@ struct Avx2 {
         const __m256i low = among<kBit - 1>(codes, from), high = among<kBit - 1>(codes, from + (1 << (kBit - 4)));
         return _mm256_blendv_epi8(low, high, kBit == 7 ? codes : _mm256_slli_epi16(codes, 7 - kBit));
       }
+    }
+    // The same from the codes' low four bits and bit_at_top(4), (5) ... for the bits above, which need not be assembled.
+    template <int kTop, class BitAtTop>
+    MF_INLINE Bytes select_among(Bytes low, const __m256i* from, BitAtTop bit_at_top) const {
+      if constexpr (kTop < 4) {
+        return MF_EACH(_mm256_shuffle_epi8(*from, low.v[i]));
+      } else {
+        const Bytes zero = select_among<kTop - 1>(low, from, bit_at_top);
+        const Bytes one = select_among<kTop - 1>(low, from + (1 << (kTop - 4)), bit_at_top);
+        const Bytes bit = bit_at_top(std::integral_constant<int, kTop>());
+        return MF_EACH(_mm256_blendv_epi8(zero.v[i], one.v[i], bit.v[i]));
+      }
+    }
+    template <class BitAtTop>
+    MF_INLINE Bytes select(Bytes low, BitAtTop bit_at_top) const {
+      return select_among<kBits - 1>(low, tables, bit_at_top);
     }
     MF_INLINE Bytes lookup(Bytes codes) const {
       if constexpr (kBits == 8) {  // vpshufb yields 0 where the top bit is set

@@ -8,6 +8,7 @@ namespace minifloat {
 namespace {
 
 #define MF_INLINE inline __attribute__((always_inline))
+#define MF_UNROLL _Pragma("GCC unroll 16")  // arrays of vectors become registers only where every index is a constant
 
 // The stored codes of quad 4 * half + Q of a block: byte j of lane o is output o, k = 16 * half + 4 * Q + j.
 template <class Isa, int kBits, int kQuad>
@@ -33,25 +34,46 @@ MF_INLINE typename Isa::Bytes stored_codes(const uint8_t* block, int half) {
   return out;
 }
 
-// Where a kernel takes the unsigned 8-bit digits of its weights from: quad<Q>(half) is 4 k's of 16 outputs.
-template <class Isa, int kBits, bool kTable>
+// Bit kBit (4 and up) of the codes of quad 4 * half + kQuad, moved to the top of each byte; what stands below it is of no use.
+template <class Isa, int kBits, int kQuad, int kBit>
+MF_INLINE typename Isa::Bytes top_bits(const uint8_t* block, int half) {
+  static_assert(kBits >= 5 && kBits <= 7 && kBit >= 4 && kBit < kBits);
+  if constexpr (kBits >= 6 && kBit < 6) {
+    return Isa::template to_top<2 * kQuad + kBit - 4>(Isa::load(block + (4 + half) * kRowBytes));
+  } else {
+    const auto row = Isa::load(block + (kBits - 1) * kRowBytes);
+    return half ? Isa::template to_top<4 + kQuad>(row) : Isa::template to_top<kQuad>(row);
+  }
+}
+
+// Where a kernel takes the 8-bit digits of its weights from: quad<Q>(half) is 4 k's of 16 outputs. Digits are unsigned,
+// grid - offset, or signed, the grid itself. Without a table the code is the unsigned digit.
+template <class Isa, int kBits, bool kTable, bool kSigned>
 struct PackedDigits {
-  static constexpr bool kPacked = true;
   const uint8_t* panel;
   typename Isa::template ByteTable<kTable ? kBits : 0> table;
+  typename Isa::Bytes offset;
 
-  PackedDigits(const uint8_t* panel, const uint8_t* digits) : panel(panel), table(digits) {}
+  PackedDigits(const uint8_t* panel, const uint8_t* digits, int offset)
+      : panel(panel), table(digits), offset(Isa::splat_byte(offset)) {}
   template <int kQuad>
   MF_INLINE typename Isa::Bytes quad(int64_t half) const {
-    const auto codes = stored_codes<Isa, kBits, kQuad>(panel + (half >> 1) * kBits * kRowBytes, half & 1);
+    const uint8_t* block = panel + (half >> 1) * kBits * kRowBytes;
+    if constexpr (kTable && kBits >= 5 && kBits <= 7 && Isa::kSelectsTables) {
+      const auto low = Isa::template field<(kQuad & 1) * 4, 0, 4>(Isa::load(block + (2 * (half & 1) + kQuad / 2) * kRowBytes));
+      return table.select(low, [&](auto bit) __attribute__((always_inline)) {
+        return top_bits<Isa, kBits, kQuad, bit>(block, half & 1);
+      });
+    }
+    const auto codes = stored_codes<Isa, kBits, kQuad>(block, half & 1);
     if constexpr (kTable) return table.lookup(codes);
+    if constexpr (kSigned) return Isa::add8(codes, offset);
     return codes;
   }
 };
 
 template <class Isa>
 struct DecodedDigits {
-  static constexpr bool kPacked = false;
   const uint8_t* digits;
 
   template <int kQuad>
@@ -60,13 +82,19 @@ struct DecodedDigits {
   }
 };
 
-// Calls body<0..3>() in order, each with the quad number as a constant.
-template <class Body>
+// Calls body(0), body(1) ... in order, each with the number as a constant.
+template <int kCount = 4, class Body>
 MF_INLINE void for_quads(Body body) {
   body(std::integral_constant<int, 0>());
   body(std::integral_constant<int, 1>());
   body(std::integral_constant<int, 2>());
   body(std::integral_constant<int, 3>());
+  if constexpr (kCount == 8) {
+    body(std::integral_constant<int, 4>());
+    body(std::integral_constant<int, 5>());
+    body(std::integral_constant<int, 6>());
+    body(std::integral_constant<int, 7>());
+  }
 }
 
 // 64-byte aligned scratch memory.

@@ -28,8 +28,9 @@ struct Avx512Vnni {
   struct Doubles {
     __m512d v[2];
   };
-  static constexpr bool kHasDot = true;
-  static constexpr int kFusedRows = 4, kRows = 8, kFloatRows = 8, kDoubleRows = 4;
+  static constexpr bool kHasDot = true, kSelectsTables = false;
+  static constexpr int kFusedRows = 4, kMostFusedRows = 8, kRows = 8;
+  static constexpr int kFusedWordRows = 4, kFloatRows = 8, kDoubleRows = 4;
 
   static MF_INLINE Bytes load(const uint8_t* at) { return _mm512_loadu_si512(at); }
   static MF_INLINE void store(uint8_t* at, Bytes b) { _mm512_storeu_si512(at, b); }
@@ -42,6 +43,7 @@ struct Avx512Vnni {
     return _mm512_and_si512(b, _mm512_set1_epi8(char(((1 << kWidth) - 1) << kTo)));
   }
   static MF_INLINE Bytes either(Bytes a, Bytes b) { return _mm512_or_si512(a, b); }
+  static MF_INLINE Bytes splat_byte(int value) { return _mm512_set1_epi8(char(value)); }
   static MF_INLINE Bytes splat4(const int8_t* at) {
     int32_t word;
     __builtin_memcpy(&word, at, 4);
@@ -75,6 +77,11 @@ struct Avx512Vnni {
   static MF_INLINE Floats sub(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
   static MF_INLINE Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
   static MF_INLINE Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+  // Whether all are positive, normal and finite.
+  static MF_INLINE bool all_normal(Floats f) {
+    const __m512i bits = as_ints(f), offset = _mm512_set1_epi32(0x00800000);
+    return _mm512_cmplt_epu32_mask(_mm512_sub_epi32(bits, offset), _mm512_set1_epi32(0x7f000000)) == 0xffff;
+  }
   static MF_INLINE Floats from_bfloat16(const uint16_t* at) {
     const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
     return as_floats(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));

@@ -22,8 +22,9 @@ struct Scalar {
   using Ints = Vector<int32_t, 16>;
   using Floats = Vector<float, 16>;
   using Doubles = Vector<double, 16>;
-  static constexpr bool kHasDot = true;
-  static constexpr int kFusedRows = 0, kRows = 1, kFloatRows = 1, kDoubleRows = 1;
+  static constexpr bool kHasDot = true, kSelectsTables = false;
+  static constexpr int kFusedRows = 0, kMostFusedRows = 0, kRows = 1;
+  static constexpr int kFusedWordRows = 0, kFloatRows = 1, kDoubleRows = 1;
 
   template <class Out, class Function>
   static MF_INLINE Out each(Function function) {
@@ -41,6 +42,7 @@ struct Scalar {
     return each<Bytes>([&](int i) { return ((v.lane[i] >> kFrom) & ((1 << kWidth) - 1)) << kTo; });
   }
   static Bytes either(Bytes a, Bytes b) { return each<Bytes>([&](int i) { return a.lane[i] | b.lane[i]; }); }
+  static Bytes splat_byte(int value) { return each<Bytes>([&](int) { return uint8_t(value); }); }
   static Bytes splat4(const int8_t* at) { return each<Bytes>([&](int i) { return uint8_t(at[i % 4]); }); }
   static Ints dot(Ints sum, Bytes w, Bytes x) {
     return each<Ints>([&](int i) {
@@ -81,6 +83,9 @@ struct Scalar {
   static Floats sub(Floats a, Floats b) { return each<Floats>([&](int i) { return a.lane[i] - b.lane[i]; }); }
   static Floats mul(Floats a, Floats b) { return each<Floats>([&](int i) { return a.lane[i] * b.lane[i]; }); }
   static Floats fma(Floats a, Floats b, Floats c) { return add(mul(a, b), c); }
+  static bool all_normal(Floats v) {  // and positive
+    return std::all_of(v.lane, v.lane + 16, [](float f) { return f >= 0x1p-126f && f <= 0x1.fffffep127f; });
+  }
   static Floats from_bfloat16(const uint16_t* at) {
     return each<Floats>([&](int i) { return float_of(uint32_t(at[i]) << 16); });
   }

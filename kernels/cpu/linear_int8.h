@@ -1,8 +1,9 @@
-// y = x @ w.T with weights as unsigned and activations as signed 8-bit digits (carrier kInt8).
+// y = x @ w.T with weights and activations as 8-bit digits (carrier kInt8).
 //
 // A weight is held as grid - offset, 0..255; the sum of products is corrected by (offset - zero point) * sum of activations.
-// Without a dot-product instruction, pairs of u8 x s8 products are summed in int16: `depth` of them fit by the plan's proof,
-// then they are widened. Digits too wide even for one pair are split into nibbles.
+// The dot product instruction sums four u8 x s8 products in int32. Without it pairs of products are summed in int16, as many
+// as fit by the plan's proof, then widened (vpmaddubsw, vpmaddwd). Where not even one pair fits, |w| times the activation
+// with w's sign does (vpsignb), and if the activations hold -128, digits are split into nibbles.
 #pragma once
 
 #include "decode.h"
@@ -10,132 +11,227 @@
 namespace minifloat {
 namespace {
 
-// The 16 k's of a half block, for kRows rows of activations. Few rows leave the dot products waiting for each other's sums:
-// then a second chain of sums (the upper half of `sums`) takes every other product.
-template <class Isa, int kDepth, int kRows, int kChains, class Source>
-MF_INLINE void add_half(const Source& source, int64_t half, const int8_t* const* x, typename Isa::Ints* sums) {
+struct Method {
+  enum Kind { kDot, kOffset, kSigned, kNibbles } kind;
+  int depth;  // pairs of products per int16 sum: 1, 2, 4 or 8
+};
+
+// The sums of a tile: in registers, or in memory where the int16 sums take the registers.
+template <class Isa, int kCount>
+struct RegisterSums {
+  typename Isa::Ints sums[kCount];
+  explicit RegisterSums(uint8_t*) {}
+  MF_INLINE typename Isa::Ints get(int r) const { return sums[r]; }
+  MF_INLINE void set(int r, typename Isa::Ints v) { sums[r] = v; }
+};
+
+template <class Isa>
+struct MemorySums {
+  uint8_t* at;
+  explicit MemorySums(uint8_t* at) : at(at) {}
+  MF_INLINE typename Isa::Ints get(int r) const { return Isa::load_ints(at + r * kRowBytes); }
+  MF_INLINE void set(int r, typename Isa::Ints v) { Isa::store_ints(at + r * kRowBytes, v); }
+};
+
+// kQuads quads (4: a half block, 8: a block) from half block `half` on, for kRows rows of activations. Few rows leave dot
+// products waiting for each other's sums: then a second chain of sums (rows kRows and up) takes every other product.
+template <class Isa, Method kMethod, int kRows, int kQuads, int kChains, class Source, class Sums>
+MF_INLINE void add_span(const Source& source, int64_t half, const int8_t* const* x, Sums& sums) {
   using Bytes = typename Isa::Bytes;
   const int8_t* at[kRows];
-  for (int r = 0; r < kRows; ++r) at[r] = x[r] + 16 * half;
-  if constexpr (Isa::kHasDot) {
-    for_quads([&](auto q) __attribute__((always_inline)) {
-      const Bytes w = source.template quad<q>(half);
-      typename Isa::Ints* to = sums + (kChains == 2 && q % 2 ? kRows : 0);
-      for (int r = 0; r < kRows; ++r) to[r] = Isa::dot(to[r], w, Isa::splat4(at[r] + 4 * q));
+  MF_UNROLL for (int r = 0; r < kRows; ++r) at[r] = x[r] + 16 * half;
+  if constexpr (kMethod.kind == Method::kDot) {
+    for_quads<kQuads>([&](auto q) __attribute__((always_inline)) {
+      const Bytes w = source.template quad<q % 4>(half + q / 4);
+      constexpr int kTo = kChains == 2 && q % 2 ? kRows : 0;
+      MF_UNROLL for (int r = 0; r < kRows; ++r)
+        sums.set(kTo + r, Isa::dot(sums.get(kTo + r), w, Isa::splat4(at[r] + 4 * q)));
     });
-  } else if constexpr (kDepth == 0) {
+  } else if constexpr (kMethod.kind == Method::kNibbles) {
     typename Isa::Shorts low[kRows], high[kRows];
-    for_quads([&](auto q) __attribute__((always_inline)) {
-      const Bytes w = source.template quad<q>(half);
+    for_quads<kQuads>([&](auto q) __attribute__((always_inline)) {
+      const Bytes w = source.template quad<q % 4>(half + q / 4);
       const Bytes w_low = Isa::template field<0, 0, 4>(w), w_high = Isa::template field<4, 0, 4>(w);
-      for (int r = 0; r < kRows; ++r) {
+      MF_UNROLL for (int r = 0; r < kRows; ++r) {
         const Bytes a = Isa::splat4(at[r] + 4 * q);
-        low[r] = q == 0 ? Isa::pair_dot(w_low, a) : Isa::add16(low[r], Isa::pair_dot(w_low, a));
-        high[r] = q == 0 ? Isa::pair_dot(w_high, a) : Isa::add16(high[r], Isa::pair_dot(w_high, a));
+        low[r] = q % 4 == 0 ? Isa::pair_dot(w_low, a) : Isa::add16(low[r], Isa::pair_dot(w_low, a));
+        high[r] = q % 4 == 0 ? Isa::pair_dot(w_high, a) : Isa::add16(high[r], Isa::pair_dot(w_high, a));
+        if constexpr (q % 4 == 3)
+          sums.set(r, Isa::widen_add(Isa::widen_add(sums.get(r), low[r], 1), high[r], 16));
       }
     });
-    for (int r = 0; r < kRows; ++r) {
-      sums[r] = Isa::widen_add(sums[r], low[r], 1);
-      sums[r] = Isa::widen_add(sums[r], high[r], 16);
-    }
   } else {
+    constexpr int kDepth = kMethod.depth < kQuads ? kMethod.depth : kQuads;
     typename Isa::Shorts partial[kRows];
-    for_quads([&](auto q) __attribute__((always_inline)) {
-      const Bytes w = source.template quad<q>(half);
-      for (int r = 0; r < kRows; ++r) {
-        const auto product = Isa::pair_dot(w, Isa::splat4(at[r] + 4 * q));
+    for_quads<kQuads>([&](auto q) __attribute__((always_inline)) {
+      Bytes w = source.template quad<q % 4>(half + q / 4), sign = w;
+      if constexpr (kMethod.kind == Method::kSigned) w = Isa::abs8(w);
+      MF_UNROLL for (int r = 0; r < kRows; ++r) {
+        Bytes a = Isa::splat4(at[r] + 4 * q);
+        if constexpr (kMethod.kind == Method::kSigned) a = Isa::sign8(a, sign);
+        const auto product = Isa::pair_dot(w, a);
         partial[r] = q % kDepth == 0 ? product : Isa::add16(partial[r], product);
-        if constexpr ((q + 1) % kDepth == 0) sums[r] = Isa::widen_add(sums[r], partial[r], 1);
+        if constexpr ((q + 1) % kDepth == 0) sums.set(r, Isa::widen_add(sums.get(r), partial[r], 1));
       }
     });
   }
 }
 
-// Half blocks [begin, end). Decoding from planes is cheaper where the compiler sees which half of a block it decodes: in pairs.
-template <class Isa, int kDepth, int kRows, int kChains, class Source>
-MF_INLINE void add_halves(const Source& source, int64_t begin, int64_t end, const int8_t* const* x,
-                          typename Isa::Ints* sums) {
-  if (Source::kPacked && (begin | end) % 2 == 0) {
-    for (int64_t block = begin / 2; block < end / 2; ++block) {
-      add_half<Isa, kDepth, kRows, kChains>(source, 2 * block, x, sums);
-      add_half<Isa, kDepth, kRows, kChains>(source, 2 * block + 1, x, sums);
-    }
-  } else {
-    for (int64_t h = begin; h < end; ++h) add_half<Isa, kDepth, kRows, kChains>(source, h, x, sums);
+// How far ahead a tile that decodes its weights fetches them: with 4 rows the prefetcher alone left half the time to waiting.
+constexpr int64_t kAheadBytes = 8192;
+
+// What all tiles of a call share.
+struct TileCall {
+  const LinearArgs* args;
+  std::vector<int32_t> starts;  // (m, folds): offset * sum of the activations; empty with zero points
+  Scratch sums;                 // for MemorySums
+  std::vector<float> scales;    // of the current panel: (groups, 16)
+  float unit;                   // what a sum is still to be multiplied by before its scale
+};
+
+// The panel's scales as floats, times 2**unit where that is exact and the scale is not to be multiplied by another one first.
+template <class Isa>
+void widen_scales(const Plan& p, const Panel& panel, int64_t groups, TileCall& call) {
+  const float unit = std::ldexp(1.0f, p.unit);
+  bool foldable = p.activation.granularity != kGroup;
+  for (int64_t g = 0; g < groups; ++g) {
+    auto scale = load_scales<Isa>(p.weight, panel.scales, g);
+    if (foldable) scale = Isa::mul(scale, Isa::splat(unit));
+    foldable = foldable && Isa::all_normal(scale);
+    Isa::store_floats(call.scales.data() + g * kPanel, scale);
   }
+  call.unit = foldable ? 1.0f : unit;
+  if (foldable || p.activation.granularity == kGroup) return;
+  for (int64_t g = 0; g < groups; ++g)
+    Isa::store_floats(call.scales.data() + g * kPanel, load_scales<Isa>(p.weight, panel.scales, g));
 }
 
-template <class Isa, int kDepth, int kRows, class Source>
-void tile(const LinearArgs& a, const Panel& panel, const Source& source, int64_t m) {
+// Bytes to bring into the cache while a tile is computed, `step` (a multiple of a line) per block of K.
+struct Ahead {
+  const uint8_t* at;
+  int64_t step;
+};
+
+template <class Isa, Method kMethod, int kRows, class Source>
+void tile(const TileCall& call, const Panel& panel, const Source& source, int64_t m, Ahead ahead) {
+  const LinearArgs& a = *call.args;
   const Plan& p = *a.plan;
   const int8_t* x[kRows];
   typename Isa::Floats y[kRows];
-  for (int r = 0; r < kRows; ++r) {
+  MF_UNROLL for (int r = 0; r < kRows; ++r) {
     x[r] = static_cast<const int8_t*>(a.x.digits) + (m + r) * p.k_padded;
     y[r] = Isa::splat(0.0f);
   }
+  constexpr int kChains = kMethod.kind == Method::kDot && kRows <= 2 ? 2 : 1;
+  constexpr bool kInMemory = kMethod.depth == 8 && kRows > 2;
+  using Sums = std::conditional_t<kInMemory, MemorySums<Isa>, RegisterSums<Isa, kRows * kChains>>;
   const int64_t halves = p.fold_padded / 16, a_groups = activation_groups(p);
   const int64_t w_per_scale = p.weight.granularity == kGroup ? p.weight.group_size / p.fold : p.folds;
   const int64_t a_per_scale = p.activation.granularity == kGroup ? p.activation.group_size / p.fold : p.folds;
-  const auto unit = Isa::splat(std::ldexp(1.0f, p.unit));
   for (int64_t f = 0; f < p.folds; ++f) {
-    constexpr int kChains = Isa::kHasDot && kRows <= 2 ? 2 : 1;
-    typename Isa::Ints sums[kRows * kChains];
-    for (int r = 0; r < kRows * kChains; ++r) sums[r] = Isa::splat_int(0);
-    add_halves<Isa, kDepth, kRows, kChains>(source, f * halves, (f + 1) * halves, x, sums);
-    if constexpr (kChains == 2) {
-      for (int r = 0; r < kRows; ++r) sums[r] = Isa::add_int(sums[r], sums[kRows + r]);
+    Sums sums(call.sums.data);
+    MF_UNROLL for (int r = 0; r < kRows * kChains; ++r)
+      sums.set(r, Isa::splat_int(r < kRows && !call.starts.empty() ? call.starts[(m + r) * p.folds + f] : 0));
+    if (halves % 2 == 0) {
+      for (int64_t block = f * halves / 2; block < (f + 1) * halves / 2; ++block) {
+        add_span<Isa, kMethod, kRows, 8, kChains>(source, 2 * block, x, sums);
+        for (int64_t b = 0; b < ahead.step; b += kRowBytes) __builtin_prefetch(ahead.at + b, 0, 2);
+        ahead.at += ahead.step;
+      }
+    } else {
+      for (int64_t h = f * halves; h < (f + 1) * halves; ++h)
+        add_span<Isa, kMethod, kRows, 4, kChains>(source, h, x, sums);
     }
     const int64_t w_group = f / w_per_scale;
-    typename Isa::Ints correction = Isa::splat_int(p.offset);
-    if (p.weight.has_zero_point) {
-      alignas(64) float zero_points[kPanel];
-      zero_point_values(p, panel, w_group, zero_points);
-      correction = Isa::sub_int(correction, Isa::to_int(Isa::load_floats(zero_points)));
-    }
-    const auto w_scale = load_scales<Isa>(p.weight, panel.scales, w_group);
-    for (int r = 0; r < kRows; ++r) {
-      const auto fix = Isa::mul_int(correction, Isa::splat_int(a.x.sums[(m + r) * p.folds + f]));
-      const auto value = Isa::mul(Isa::to_float(Isa::add_int(sums[r], fix)), unit);
+    const auto w_scale = Isa::load_floats(call.scales.data() + w_group * kPanel);
+    MF_UNROLL for (int r = 0; r < kRows; ++r) {
+      auto sum = sums.get(r);
+      if constexpr (kChains == 2) sum = Isa::add_int(sum, sums.get(kRows + r));
+      if (p.weight.has_zero_point) {
+        alignas(64) float zero_points[kPanel];
+        zero_point_values(p, panel, w_group, zero_points);
+        const int32_t offset = kMethod.kind == Method::kSigned ? 0 : p.offset;
+        const auto correction = Isa::sub_int(Isa::splat_int(offset), Isa::to_int(Isa::load_floats(zero_points)));
+        sum = Isa::add_int(sum, Isa::mul_int(correction, Isa::splat_int(a.x.sums[(m + r) * p.folds + f])));
+      }
+      auto value = Isa::to_float(sum);
+      if (call.unit != 1.0f) value = Isa::mul(value, Isa::splat(call.unit));
       auto scale = w_scale;
       if (p.activation.granularity == kGroup)
         scale = Isa::mul(scale, Isa::splat(a.x.scales[(m + r) * a_groups + f / a_per_scale]));
       y[r] = Isa::add(y[r], Isa::mul(value, scale));
     }
   }
-  for (int r = 0; r < kRows; ++r) finish<Isa>(a, panel, m + r, y[r]);
+  MF_UNROLL for (int r = 0; r < kRows; ++r) finish<Isa>(a, panel, m + r, y[r]);
 }
 
-// All rows from m on, in tiles of kRows and what is left in smaller ones.
-template <class Isa, int kDepth, int kRows, class Source>
-void tiles(const LinearArgs& a, const Panel& panel, const Source& source, int64_t m) {
+// All rows from m on, in tiles of kRows and what is left in smaller ones. The first tiles fetch `next`, the panel to come.
+template <class Isa, Method kMethod, int kRows, class Source>
+void tiles(const TileCall& call, const Panel& panel, const Source& source, int64_t m, const uint8_t* next,
+           int64_t next_bytes) {
   if constexpr (kRows > 0) {
-    for (; m + kRows <= a.m; m += kRows) tile<Isa, kDepth, kRows>(a, panel, source, m);
-    tiles<Isa, kDepth, kRows / 2>(a, panel, source, m);
+    const Plan& p = *call.args->plan;
+    const int64_t count = (call.args->m - m) / kRows, blocks = p.k_padded / kBlock;
+    const int64_t step = count > 0 && blocks > 0 ? ceil_div(ceil_div(next_bytes, count * blocks), kRowBytes) * kRowBytes : 0;
+    for (; m + kRows <= call.args->m; m += kRows) {
+      tile<Isa, kMethod, kRows>(call, panel, source, m, {next, next_bytes > 0 ? step : 0});
+      next += step * blocks;
+      next_bytes -= step * blocks;
+    }
+    tiles<Isa, kMethod, kRows / 2>(call, panel, source, m, next, std::max<int64_t>(next_bytes, 0));
   }
 }
 
-template <class Isa, int kBits, bool kTable, int kDepth>
+// The same where tiles decode: the first one fetches kAheadBytes ahead.
+template <class Isa, Method kMethod, int kRows, class Source>
+void fused_tiles(const TileCall& call, const Panel& panel, const Source& source, int64_t m, int64_t block_bytes) {
+  if constexpr (kRows > 0) {
+    for (; m + kRows <= call.args->m; m += kRows)
+      tile<Isa, kMethod, kRows>(call, panel, source, m,
+                                {panel.codes + kAheadBytes, m == 0 ? block_bytes : 0});
+    fused_tiles<Isa, kMethod, kRows / 2>(call, panel, source, m, block_bytes);
+  }
+}
+
+// As many as the registers hold: int16 sums that are deep stay there alone, others share them with the int32 sums.
+template <class Isa, Method kMethod>
+constexpr int rows_per_tile() {
+  if (kMethod.kind == Method::kDot || kMethod.kind == Method::kSigned || kMethod.depth == 8 || kMethod.depth == 1) return Isa::kRows;
+  return 3;
+}
+
+template <class Isa, int kBits, bool kTable, Method kMethod>
 void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begin, int64_t end) {
   const Plan& p = *a.plan;
   const Layout l = layout_of(p);
-  const bool fused = a.m <= 2 * Isa::kFusedRows;  // few rows: decode in registers, again for each tile
+  constexpr bool kSigned = kMethod.kind == Method::kSigned;
+  TileCall call{&a, {}, Scratch(kRowBytes * std::max(Isa::kRows, Isa::kFusedRows)), {}, 1.0f};
+  call.scales.resize(l.groups * kPanel);
+  if (!p.weight.has_zero_point) {
+    call.starts.resize(a.m * p.folds);
+    for (int64_t i = 0; i < a.m * p.folds; ++i) call.starts[i] = kSigned ? 0 : p.offset * a.x.sums[i];
+  }
+  // Few rows: decode in registers, again for each tile. Tables that need most registers are not for tiles.
+  constexpr int kMostFused = kTable && kBits >= 5 && Isa::kSelectsTables ? 2 : Isa::kMostFusedRows;
+  const bool fused = a.m <= kMostFused;
   Scratch decoded(fused ? 0 : l.blocks * 8 * kRowBytes);
   for (int64_t i = begin; i < end; ++i) {
     const Panel panel(p, l, a.weight, i);
-    const PackedDigits<Isa, kBits, kTable> source(panel.codes, digits);
+    const PackedDigits<Isa, kBits, kTable, kSigned> source(panel.codes, digits, p.offset);
+    widen_scales<Isa>(p, panel, l.groups, call);
     if constexpr (Isa::kFusedRows > 0) {
       if (fused) {
-        tiles<Isa, kDepth, Isa::kFusedRows>(a, panel, source, 0);
+        fused_tiles<Isa, kMethod, std::min(Isa::kFusedRows, kMostFused)>(call, panel, source, 0, kBits * kRowBytes);
         continue;
       }
     }
-    for (int64_t h = 0; h < 2 * l.blocks; ++h) {
-      for_quads([&](auto q) __attribute__((always_inline)) {
-        Isa::store(decoded.data + (4 * h + q) * kRowBytes, source.template quad<q>(h));
+    for (int64_t b = 0; b < l.blocks; ++b) {
+      for_quads<8>([&](auto q) __attribute__((always_inline)) {
+        Isa::store(decoded.data + (8 * b + q) * kRowBytes, source.template quad<q % 4>(2 * b + q / 4));
       });
     }
-    tiles<Isa, kDepth, Isa::kRows>(a, panel, DecodedDigits<Isa>{decoded.data}, 0);
+    tiles<Isa, kMethod, rows_per_tile<Isa, kMethod>()>(call, panel, DecodedDigits<Isa>{decoded.data}, 0, panel.codes + l.panel_bytes,
+                                    i + 1 < end ? l.panel_bytes : 0);
   }
 }
 
@@ -148,18 +244,39 @@ void linear_int8_bits(const LinearArgs& a, int64_t begin, int64_t end) {
     digits[code] = uint8_t(p.weight.grid[code ^ p.weight.code_flip] - p.offset);
     is_table |= digits[code] != code;
   }
-  const int depth = Isa::kHasDot ? 1 : p.depth >= 4 ? 4 : p.depth >= 2 ? 2 : p.depth;
-  auto run = [&](auto table, auto d) { linear_int8_panels<Isa, kBits, table, d>(a, digits, begin, end); };
-  auto with_depth = [&](auto table) {
-    if constexpr (Isa::kHasDot) return run(table, std::integral_constant<int, 1>());
-    switch (depth) {
-      case 4: return run(table, std::integral_constant<int, 4>());
-      case 2: return run(table, std::integral_constant<int, 2>());
-      case 1: return run(table, std::integral_constant<int, 1>());
-      default: return run(table, std::integral_constant<int, 0>());
+  auto run = [&]<bool kTable, Method kMethod>() {
+    if constexpr (kTable && kMethod.kind == Method::kSigned) {
+      for (int code = 0; code < (1 << kBits); ++code) digits[code] = uint8_t(digits[code] + p.offset);
     }
+    linear_int8_panels<Isa, kBits, kTable, kMethod>(a, digits, begin, end);
   };
-  is_table ? with_depth(std::true_type()) : with_depth(std::false_type());
+  if constexpr (Isa::kHasDot) {
+    constexpr Method kDot{Method::kDot, 1};
+    return is_table ? run.template operator()<true, kDot>() : run.template operator()<false, kDot>();
+  } else {
+    constexpr Method kNibbles{Method::kNibbles, 1}, kSigned{Method::kSigned, 1};
+    if (is_table) {
+      if constexpr (kBits <= 4) {
+        if (p.depth >= 8) return run.template operator()<true, Method{Method::kOffset, 8}>();
+      }
+      if (p.depth >= 4) return run.template operator()<true, Method{Method::kOffset, 4}>();
+      if constexpr (kBits >= 5) {
+        if (p.depth >= 2) return run.template operator()<true, Method{Method::kOffset, 2}>();
+      }
+      if (p.depth >= 1) return run.template operator()<true, Method{Method::kOffset, 1}>();
+      if (p.signed_depth >= 1) return run.template operator()<true, kSigned>();
+      return run.template operator()<true, kNibbles>();
+    }
+    // Codes that are digits themselves are b-bit integers: their range says how deep int16 sums may be, for activations of
+    // any 8 bits. The plan agrees, or the activations do not fit.
+    constexpr int kDepth = kBits <= 4 ? 8 : kBits == 5 ? 4 : kBits == 6 ? 2 : 1;
+    if constexpr (kBits < 8) {
+      if (p.depth >= kDepth) return run.template operator()<false, Method{Method::kOffset, kDepth}>();
+    } else if (p.signed_depth >= 1) {
+      return run.template operator()<false, kSigned>();
+    }
+    return run.template operator()<false, kNibbles>();
+  }
 }
 
 template <class Isa>

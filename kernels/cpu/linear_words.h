@@ -164,14 +164,14 @@ void linear_words_panels(const LinearArgs& a, int64_t begin, int64_t end) {
   const Layout l = layout_of(p);
   int32_t words[256] = {};
   word_table<Carrier>(p.weight, words);
-  const bool fused = a.m <= Isa::kFusedRows;
+  const bool fused = a.m <= Isa::kFusedWordRows;
   Scratch decoded(fused ? 0 : p.k_padded / Carrier::kPerStep * Carrier::kBytes);
   const int64_t halves = p.fold_padded / 16;
   const int64_t per_scale = p.weight.granularity == kGroup ? p.weight.group_size / p.fold : p.folds;
   for (int64_t i = begin; i < end; ++i) {
     const Panel panel(p, l, a.weight, i);
     PackedWords<Isa, Carrier, kBits> source(panel.codes, words, p.weight.has_zero_point);
-    if (Isa::kFusedRows > 0 && fused) {
+    if (Isa::kFusedWordRows > 0 && fused) {
       for (int64_t m = 0; m < a.m; ++m) word_rows_of_panel<Isa, Carrier, 1>(a, panel, source, m);
       continue;
     }

@@ -55,7 +55,9 @@ struct Plan {
   int32_t carrier;
   int32_t offset;       // kInt8: weights are held as grid - offset, 0..255
   int32_t depth;        // kInt8: so many u8 x s8 pair products fit an int16 sum; 0 if not even one does
+  int32_t signed_depth; // kInt8: so many |w| x (signed as w) pair products of grid integers fit; 0 if not even one does
   int32_t unit;         // a product of two grid integers is worth 2**unit
+  int32_t reserved;
   int64_t n, k;
   int64_t fold;         // products along K that share both scales, K if there is one scale per row
   int64_t fold_padded;  // fold in the weight layout: 16, or a multiple of 32
@@ -66,7 +68,7 @@ struct Plan {
 };
 
 constexpr uint64_t kMagic = 0x31746f6c666e696dull;  // "minfolt1"
-constexpr int32_t kVersion = 1;
+constexpr int32_t kVersion = 2;
 
 constexpr int kPanel = 16;  // outputs that are interleaved, one per 32-bit lane of 64 bytes
 constexpr int kBlock = 32;  // k's per block of the weight layout

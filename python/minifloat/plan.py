@@ -68,9 +68,9 @@ class Plan:
         """int8 carrier: a weight's digit is its grid integer minus this, 0..255; 0 where the grid is wider."""
         return int(self.weight.format.grid.min()) if self._weight_span <= 255 else 0
 
-    @property
-    def int16_depth(self) -> int:
-        """int8 carrier: how many pairs of digit products an int16 sum holds for certain; 0 if not even one."""
+    @cached_property
+    def _digit_range(self) -> tuple[int, int]:
+        """The smallest and largest activation integer that quantizing x at run time makes."""
         spec = self.activation
         low, high = self.activation_range
         full_range = spec.scale_format == "float32" and spec.scale_rule == "absmax" and not spec.zero_point
@@ -78,8 +78,22 @@ class Plan:
             # |x| / (absmax / high) <= high * (1 + 2**-23), which rounds to at most high: the lowest code is never made.
             # The mse rule tries smaller scales, which do make it.
             low = -high
-        pair = 2 * self._weight_span * max(-low, high)
+        return low, high
+
+    @property
+    def int16_depth(self) -> int:
+        """int8 carrier: how many pairs of digit products an int16 sum holds for certain; 0 if not even one."""
+        pair = 2 * self._weight_span * max(map(abs, self._digit_range))
         return min(32767 // max(pair, 1), 1 << 20)
+
+    @property
+    def signed_depth(self) -> int:
+        """int8 carrier: the same for products of |w| and the activation with w's sign; 0 also where -128 has no negative."""
+        largest = int(np.abs(self.weight.format.grid).max())
+        low, high = self._digit_range
+        if largest > 128 or low < -127:
+            return 0
+        return min(32767 // max(2 * largest * max(-low, high), 1), 1 << 20)
 
 
 def integer_range(spec: QuantSpec) -> tuple[int, int]:

@@ -40,13 +40,22 @@ OPERAND = np.dtype(
 PLAN = np.dtype(
     [
         ("magic", "<u8"),
-        *[(name, "<i4") for name in ("version", "bytes", "carrier", "offset", "depth", "unit")],
+        *[(name, "<i4") for name in (
+            "version",
+            "bytes",
+            "carrier",
+            "offset",
+            "depth",
+            "signed_depth",
+            "unit",
+            "reserved",
+        )],
         *[(name, "<i8") for name in ("n", "k", "fold", "fold_padded", "folds", "k_padded")],
         ("weight", OPERAND),
         ("activation", OPERAND),
     ]
 )
-MAGIC, VERSION = 0x31746F6C666E696D, 1
+MAGIC, VERSION = 0x31746F6C666E696D, 2
 assert PLAN.itemsize == _C.PLAN_BYTES and OPERAND.itemsize == _C.OPERAND_BYTES, "records.py and plan.h disagree"
 
 
@@ -151,5 +160,5 @@ def plan_record(
         record["activation"] = _operand(activation)
         record["unit"] = plan.unit
         record["carrier"] = CARRIERS[plan.carrier(fold)]
-        record["offset"], record["depth"] = plan.offset, plan.int16_depth
+        record["offset"], record["depth"], record["signed_depth"] = plan.offset, plan.int16_depth, plan.signed_depth
     return _as_tensor(record)
