@@ -88,7 +88,7 @@ class Plan:
 
     @property
     def signed_depth(self) -> int:
-        """int8 carrier: the same for products of |w| and the activation with w's sign; 0 also where -128 has no negative."""
+        """int8 carrier: the same for |w| times the activation with w's sign; 0 if that is -128 and has no negative."""
         largest = int(np.abs(self.weight.format.grid).max())
         low, high = self._digit_range
         if largest > 128 or low < -127:

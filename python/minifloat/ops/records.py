@@ -40,16 +40,19 @@ OPERAND = np.dtype(
 PLAN = np.dtype(
     [
         ("magic", "<u8"),
-        *[(name, "<i4") for name in (
-            "version",
-            "bytes",
-            "carrier",
-            "offset",
-            "depth",
-            "signed_depth",
-            "unit",
-            "reserved",
-        )],
+        *[
+            (name, "<i4")
+            for name in (
+                "version",
+                "bytes",
+                "carrier",
+                "offset",
+                "depth",
+                "signed_depth",
+                "unit",
+                "reserved",
+            )
+        ],
         *[(name, "<i8") for name in ("n", "k", "fold", "fold_padded", "folds", "k_padded")],
         ("weight", OPERAND),
         ("activation", OPERAND),
