@@ -22,7 +22,7 @@ struct Avx2 {
   static constexpr bool kHasDot = false;         // see isa_avxvnni.cpp
   static constexpr bool kSelectsTables = true;  // see ByteTable::select
   static constexpr int kFusedRows = 4, kMostFusedRows = 4, kRows = 4;
-  static constexpr int kFusedWordRows = 2, kFloatRows = 4, kDoubleRows = 2;
+  static constexpr int kFusedWordRows = 2, kPairRows = 2, kFloatRows = 4, kDoubleRows = 2;
 
   template <class Function>
   static MF_INLINE Bytes halves(Function function) {
@@ -96,6 +96,11 @@ struct Avx2 {
     if constexpr (kByte == 3) return MF_EACH(_mm256_srli_epi32(b.v[i], 24));
     return MF_EACH(_mm256_and_si256(mask, kByte ? _mm256_srli_epi32(b.v[i], 8 * kByte) : b.v[i]));
   }
+  // Bytes 0 and 2 (or 1 and 3) of each lane, zero between them.
+  template <int kOdd>
+  static MF_INLINE Bytes bytes_of(Bytes b) {
+    return MF_EACH(_mm256_and_si256(b.v[i], _mm256_set1_epi16(short(kOdd ? 0xff00 : 0x00ff))));
+  }
   static MF_INLINE Ints pair_words(Ints even, Ints odd) {
     return MF_EACH(_mm256_blend_epi16(even.v[i], _mm256_slli_epi32(odd.v[i], 16), 0xaa));
   }
@@ -148,6 +153,12 @@ struct Avx2 {
   static MF_INLINE Floats to_floats(Doubles d) {
     return MF_EACH_FLOAT(_mm256_set_m128(_mm256_cvtpd_ps(d.v[2 * i + 1]), _mm256_cvtpd_ps(d.v[2 * i])));
   }
+  static MF_INLINE Doubles ints_to_doubles(Ints v) {
+    return MF_EACH_DOUBLE(_mm256_cvtepi32_pd(i % 2 ? _mm256_extracti128_si256(v.v[i / 2], 1)
+                                                   : _mm256_castsi256_si128(v.v[i / 2])));
+  }
+  static MF_INLINE Doubles add_double(Doubles a, Doubles b) { return MF_EACH_DOUBLE(_mm256_add_pd(a.v[i], b.v[i])); }
+  static MF_INLINE Doubles mul_double(Doubles a, Doubles b) { return MF_EACH_DOUBLE(_mm256_mul_pd(a.v[i], b.v[i])); }
   static MF_INLINE Doubles fma_double(Doubles a, Doubles b, Doubles c) {
     return MF_EACH_DOUBLE(_mm256_fmadd_pd(a.v[i], b.v[i], c.v[i]));
   }
@@ -199,6 +210,33 @@ struct Avx2 {
         return MF_EACH((among<(kBits <= 4 ? 3 : kBits - 1)>(codes.v[i], tables)));
       }
     }
+  };
+
+  // See SignificandTable. Codes of kBits: sign, exponent (up to 4 bits), mantissa.
+  template <int kBits>
+  struct Significands {
+    __m256i hidden, low, high, mantissa;
+    __m128i exponent_at;
+    explicit Significands(const SignificandTable& t)
+        : hidden(broadcast(t.hidden)),
+          low(broadcast(t.low)),
+          high(broadcast(t.high)),
+          mantissa(_mm256_set1_epi8(char((1 << t.mantissa_bits) - 1))),
+          exponent_at(_mm_cvtsi32_si128(t.mantissa_bits)) {}
+    static MF_INLINE __m256i broadcast(const uint8_t* table) {
+      return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+    }
+    MF_INLINE Bytes exponents(Bytes codes) const {
+      return MF_EACH(_mm256_and_si256(_mm256_srl_epi16(codes.v[i], exponent_at), _mm256_set1_epi8(15)));
+    }
+    MF_INLINE Bytes significands(Bytes codes, Bytes exponents) const {
+      const Bytes magnitudes = MF_EACH(_mm256_or_si256(_mm256_and_si256(codes.v[i], mantissa),
+                                                       _mm256_shuffle_epi8(hidden, exponents.v[i])));
+      const Bytes signs = to_top<kBits - 1>(codes);  // not zero, and negative where the sign bit is
+      return MF_EACH(_mm256_sign_epi8(magnitudes.v[i], _mm256_or_si256(signs.v[i], _mm256_set1_epi8(1))));
+    }
+    MF_INLINE Bytes low_powers(Bytes exponents) const { return MF_EACH(_mm256_shuffle_epi8(low, exponents.v[i])); }
+    MF_INLINE Bytes high_powers(Bytes exponents) const { return MF_EACH(_mm256_shuffle_epi8(high, exponents.v[i])); }
   };
 
   // Up to 16 words: permutes within registers. More: a gather from the table, which stays in L1.

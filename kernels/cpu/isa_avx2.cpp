@@ -16,7 +16,7 @@
 
 #include "avx2.h"
 #include "linear_int8.h"
-#include "linear_words.h"
+#include "linear_significand.h"
 #include "quantize.h"
 
 namespace minifloat {

@@ -15,7 +15,7 @@
 #pragma GCC target("avx2,fma,f16c,bmi,bmi2,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")
 
 #include "linear_int8.h"
-#include "linear_words.h"
+#include "linear_significand.h"
 #include "quantize.h"
 
 namespace minifloat {
@@ -30,7 +30,7 @@ struct Avx512Vnni {
   };
   static constexpr bool kHasDot = true, kSelectsTables = false;
   static constexpr int kFusedRows = 4, kMostFusedRows = 8, kRows = 8;
-  static constexpr int kFusedWordRows = 4, kFloatRows = 8, kDoubleRows = 4;
+  static constexpr int kFusedWordRows = 4, kPairRows = 6, kFloatRows = 8, kDoubleRows = 4;
 
   static MF_INLINE Bytes load(const uint8_t* at) { return _mm512_loadu_si512(at); }
   static MF_INLINE void store(uint8_t* at, Bytes b) { _mm512_storeu_si512(at, b); }
@@ -41,6 +41,10 @@ struct Avx512Vnni {
     if constexpr (kFrom > kTo) b = _mm512_srli_epi16(b, kFrom - kTo);
     if constexpr (kTo > kFrom) b = _mm512_slli_epi16(b, kTo - kFrom);
     return _mm512_and_si512(b, _mm512_set1_epi8(char(((1 << kWidth) - 1) << kTo)));
+  }
+  template <int kFrom>
+  static MF_INLINE Bytes to_top(Bytes b) {
+    return kFrom == 7 ? b : _mm512_slli_epi16(b, 7 - kFrom);
   }
   static MF_INLINE Bytes either(Bytes a, Bytes b) { return _mm512_or_si512(a, b); }
   static MF_INLINE Bytes splat_byte(int value) { return _mm512_set1_epi8(char(value)); }
@@ -65,6 +69,12 @@ struct Avx512Vnni {
     if constexpr (kByte == 3) return _mm512_srli_epi32(b, 24);
     return _mm512_and_si512(_mm512_srli_epi32(b, 8 * kByte), _mm512_set1_epi32(0xff));
   }
+  // Bytes 0 and 2 (or 1 and 3) of each lane, zero between them.
+  template <int kOdd>
+  static MF_INLINE Bytes bytes_of(Bytes b) {
+    return _mm512_and_si512(b, _mm512_set1_epi16(short(kOdd ? 0xff00 : 0x00ff)));
+  }
+  static MF_INLINE Ints pair_dot(Bytes w, Bytes x) { return _mm512_maddubs_epi16(w, x); }
   static MF_INLINE Ints pair_words(Ints even, Ints odd) {
     return _mm512_mask_blend_epi16(0xaaaaaaaau, even, _mm512_slli_epi32(odd, 16));
   }
@@ -102,6 +112,15 @@ struct Avx512Vnni {
   static MF_INLINE Floats to_floats(Doubles d) {
     return _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(d.v[0])), _mm512_cvtpd_ps(d.v[1]), 1);
   }
+  static MF_INLINE Doubles ints_to_doubles(Ints v) {
+    return {{_mm512_cvtepi32_pd(_mm512_castsi512_si256(v)), _mm512_cvtepi32_pd(_mm512_extracti32x8_epi32(v, 1))}};
+  }
+  static MF_INLINE Doubles add_double(Doubles a, Doubles b) {
+    return {{_mm512_add_pd(a.v[0], b.v[0]), _mm512_add_pd(a.v[1], b.v[1])}};
+  }
+  static MF_INLINE Doubles mul_double(Doubles a, Doubles b) {
+    return {{_mm512_mul_pd(a.v[0], b.v[0]), _mm512_mul_pd(a.v[1], b.v[1])}};
+  }
   static MF_INLINE Doubles fma_double(Doubles a, Doubles b, Doubles c) {
     return {{_mm512_fmadd_pd(a.v[0], b.v[0], c.v[0]), _mm512_fmadd_pd(a.v[1], b.v[1], c.v[1])}};
   }
@@ -126,6 +145,33 @@ struct Avx512Vnni {
       const __m512i high = _mm512_permutex2var_epi8(tables[kRegisters - 2], codes, tables[kRegisters - 1]);
       return _mm512_mask_blend_epi8(_mm512_movepi8_mask(codes), low, high);
     }
+  };
+
+  // See SignificandTable. Codes of kBits: sign, exponent (up to 4 bits), mantissa.
+  template <int kBits>
+  struct Significands {
+    __m512i hidden, low, high, mantissa;
+    __m128i exponent_at;
+    explicit Significands(const SignificandTable& t)
+        : hidden(broadcast(t.hidden)),
+          low(broadcast(t.low)),
+          high(broadcast(t.high)),
+          mantissa(_mm512_set1_epi8(char((1 << t.mantissa_bits) - 1))),
+          exponent_at(_mm_cvtsi32_si128(t.mantissa_bits)) {}
+    static MF_INLINE __m512i broadcast(const uint8_t* table) {
+      return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+    }
+    MF_INLINE Bytes exponents(Bytes codes) const {
+      return _mm512_and_si512(_mm512_srl_epi16(codes, exponent_at), _mm512_set1_epi8(15));
+    }
+    MF_INLINE Bytes significands(Bytes codes, Bytes exponents) const {
+      const Bytes magnitudes =
+          _mm512_or_si512(_mm512_and_si512(codes, mantissa), _mm512_shuffle_epi8(hidden, exponents));
+      const __mmask64 negative = _mm512_movepi8_mask(to_top<kBits - 1>(codes));
+      return _mm512_mask_sub_epi8(magnitudes, negative, _mm512_setzero_si512(), magnitudes);
+    }
+    MF_INLINE Bytes low_powers(Bytes exponents) const { return _mm512_shuffle_epi8(low, exponents); }
+    MF_INLINE Bytes high_powers(Bytes exponents) const { return _mm512_shuffle_epi8(high, exponents); }
   };
 
   // vpermd for up to 16 words, vpermt2d for 32, two of these for 64; above, a gather from the table, which stays in L1.

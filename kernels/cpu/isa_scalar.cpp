@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "linear_int8.h"
-#include "linear_words.h"
+#include "linear_significand.h"
 #include "quantize.h"
 
 namespace minifloat {
@@ -24,7 +24,7 @@ struct Scalar {
   using Doubles = Vector<double, 16>;
   static constexpr bool kHasDot = true, kSelectsTables = false;
   static constexpr int kFusedRows = 0, kMostFusedRows = 0, kRows = 1;
-  static constexpr int kFusedWordRows = 0, kFloatRows = 1, kDoubleRows = 1;
+  static constexpr int kFusedWordRows = 0, kPairRows = 1, kFloatRows = 1, kDoubleRows = 1;
 
   template <class Out, class Function>
   static MF_INLINE Out each(Function function) {
@@ -65,6 +65,19 @@ struct Scalar {
   static Ints byte_of(Bytes v) {
     return each<Ints>([&](int i) { return v.lane[4 * i + kByte]; });
   }
+  // Bytes 0 and 2 (or 1 and 3) of each lane, zero between them.
+  template <int kOdd>
+  static Bytes bytes_of(Bytes v) {
+    return each<Bytes>([&](int i) { return i % 2 == kOdd ? v.lane[i] : 0; });
+  }
+  // u8 x s8 products, summed in pairs to int16, two in each lane.
+  static Ints pair_dot(Bytes w, Bytes x) {
+    const auto product = [&](int i) { return w.lane[i] * int8_t(x.lane[i]); };
+    return each<Ints>([&](int i) {
+      const int low = product(4 * i) + product(4 * i + 1), high = product(4 * i + 2) + product(4 * i + 3);
+      return int32_t(uint32_t(uint16_t(low)) | (uint32_t(uint16_t(high)) << 16));
+    });
+  }
   static Ints pair_words(Ints even, Ints odd) {
     return each<Ints>([&](int i) { return (even.lane[i] & 0xffff) | (uint32_t(odd.lane[i]) << 16); });
   }
@@ -97,6 +110,9 @@ struct Scalar {
   static void store_doubles(double* at, Doubles v) { std::copy(v.lane, v.lane + 16, at); }
   static Doubles to_doubles(Floats v) { return each<Doubles>([&](int i) { return v.lane[i]; }); }
   static Floats to_floats(Doubles v) { return each<Floats>([&](int i) { return float(v.lane[i]); }); }
+  static Doubles ints_to_doubles(Ints v) { return each<Doubles>([&](int i) { return v.lane[i]; }); }
+  static Doubles add_double(Doubles a, Doubles b) { return each<Doubles>([&](int i) { return a.lane[i] + b.lane[i]; }); }
+  static Doubles mul_double(Doubles a, Doubles b) { return each<Doubles>([&](int i) { return a.lane[i] * b.lane[i]; }); }
   static Doubles fma_double(Doubles a, Doubles b, Doubles c) {
     return each<Doubles>([&](int i) { return a.lane[i] * b.lane[i] + c.lane[i]; });
   }
@@ -107,6 +123,26 @@ struct Scalar {
     explicit ByteTable(const uint8_t* table) : table(table) {}
     Bytes lookup(Bytes codes) const {
       return each<Bytes>([&](int i) { return table[codes.lane[i]]; });
+    }
+  };
+  template <int kBits>
+  struct Significands {
+    SignificandTable t;
+    explicit Significands(const SignificandTable& t) : t(t) {}
+    Bytes exponents(Bytes codes) const {
+      return each<Bytes>([&](int i) { return (codes.lane[i] >> t.mantissa_bits) & 15; });
+    }
+    Bytes significands(Bytes codes, Bytes exponents) const {
+      return each<Bytes>([&](int i) {
+        const int magnitude = (codes.lane[i] & ((1 << t.mantissa_bits) - 1)) | t.hidden[exponents.lane[i]];
+        return uint8_t(codes.lane[i] >> (kBits - 1) ? -magnitude : magnitude);
+      });
+    }
+    Bytes low_powers(Bytes exponents) const {
+      return each<Bytes>([&](int i) { return t.low[exponents.lane[i]]; });
+    }
+    Bytes high_powers(Bytes exponents) const {
+      return each<Bytes>([&](int i) { return t.high[exponents.lane[i]]; });
     }
   };
   template <int kBits>

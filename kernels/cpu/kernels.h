@@ -12,7 +12,7 @@ namespace minifloat {
 // Activations ready for a carrier. Rows are k_padded digits long; padding is zero.
 struct Activations {
   void* digits;   // (m, k_padded): int8, int16, double, WideDigit or float, as the carrier says
-  int32_t* sums;  // (m, folds): sum of the digits of a fold; carriers kInt8 and kInt16 only
+  int32_t* sums;  // (m, folds): sum of the digits of a fold; carriers of integers only
   float* scales;  // (m, groups), without the tensor scale
   float tensor_scale;
 };

@@ -18,6 +18,7 @@ struct FloatDigits {
   static constexpr int kRows = Isa::kFloatRows;
   static constexpr int kBytes = 64;  // of Digits
   static Sum zero() { return Isa::splat(0.0f); }
+  static MF_INLINE void settle(Sum&) {}
   static int32_t word(const Operand& o, int code) { return std::bit_cast<int32_t>(o.values[code]); }
   static MF_INLINE Digits from_word(typename Isa::Ints word) { return Isa::as_floats(word); }
   static MF_INLINE Sum multiply_add(Sum sum, Digits w, const float* x) { return Isa::fma(w, Isa::splat(*x), sum); }
@@ -34,6 +35,7 @@ struct DoubleDigits : FloatDigits<Isa> {
   static constexpr int kRows = Isa::kDoubleRows;
   static constexpr int kBytes = 128;
   static Sum zero() { return Isa::splat_double(0.0); }
+  static MF_INLINE void settle(Sum&) {}
   static MF_INLINE Digits from_word(typename Isa::Ints word) { return Isa::to_doubles(Isa::as_floats(word)); }
   static MF_INLINE Sum multiply_add(Sum sum, Digits w, const double* x) {
     return Isa::fma_double(w, Isa::splat_double(*x), sum);
@@ -53,6 +55,7 @@ struct ShortDigits {
   static constexpr int kRows = Isa::kRows;
   static constexpr int kBytes = 64;
   static Sum zero() { return Isa::splat_int(0); }
+  static MF_INLINE void settle(Sum&) {}
   static int32_t word(const Operand& o, int code) { return o.grid[code]; }
   static MF_INLINE Sum multiply_add(Sum sum, Digits w, const int16_t* x) {
     return Isa::add_int(sum, Isa::pair_dot16(w, Isa::splat_pair(x)));
@@ -63,6 +66,16 @@ struct ShortDigits {
   static MF_INLINE Digits load(const uint8_t* at) { return Isa::load_ints(at); }
   static MF_INLINE void store(uint8_t* at, Digits d) { Isa::store_ints(at, d); }
 };
+
+// Half blocks that int32 sums of a carrier are sure to hold; what is in them is then settled.
+constexpr int64_t kStretch = 512;
+
+constexpr int64_t kWordsAheadBytes = 8192;
+template <int kBits>
+MF_INLINE void fetch_ahead(const uint8_t* panel, int64_t half) {
+  const uint8_t* at = panel + half * kBits * kRowBytes / 2 + kWordsAheadBytes;
+  for (int b = 0; b < kBits * kRowBytes / 2; b += kRowBytes) __builtin_prefetch(at + b, 0, 2);
+}
 
 template <class Isa, class Carrier, int kBits>
 struct PackedWords {
@@ -83,6 +96,7 @@ struct PackedWords {
   // visit(step, digits) for the 16 k's of a half block
   template <class Visit>
   MF_INLINE void half(int64_t index, Visit visit) const {
+    fetch_ahead<kBits>(panel, index);
     for_quads([&](auto q) __attribute__((always_inline)) {
       const auto codes = stored_codes<Isa, kBits, q>(panel + (index >> 1) * kBits * kRowBytes, index & 1);
       typename Isa::Ints even{};
@@ -133,12 +147,16 @@ void word_rows_of_panel(const LinearArgs& a, const Panel& panel, Source source, 
   const Floats unit = Isa::splat(std::ldexp(1.0f, p.unit));
   for (int64_t f = 0; f < p.folds; ++f) {
     typename Carrier::Sum sums[kRows];
-    for (int r = 0; r < kRows; ++r) sums[r] = Carrier::zero();
+    MF_UNROLL for (int r = 0; r < kRows; ++r) sums[r] = Carrier::zero();
     source.set_group(p, panel, f / w_per_scale);
-    for (int64_t h = f * halves; h < (f + 1) * halves; ++h) {
-      source.half(h, [&](int64_t step, typename Carrier::Digits w) __attribute__((always_inline)) {
-        for (int r = 0; r < kRows; ++r) sums[r] = Carrier::multiply_add(sums[r], w, x[r] + step * Carrier::kPerStep);
-      });
+    for (int64_t h = f * halves; h < (f + 1) * halves;) {
+      for (const int64_t end = std::min(h + kStretch, (f + 1) * halves); h < end; ++h) {
+        source.half(h, [&](int64_t step, typename Carrier::Digits w) __attribute__((always_inline)) {
+          MF_UNROLL for (int r = 0; r < kRows; ++r)
+            sums[r] = Carrier::multiply_add(sums[r], w, x[r] + step * Carrier::kPerStep);
+        });
+      }
+      MF_UNROLL for (int r = 0; r < kRows; ++r) Carrier::settle(sums[r]);
     }
     const Floats w_scale = load_scales<Isa>(p.weight, panel.scales, f / w_per_scale);
     for (int r = 0; r < kRows; ++r) {
@@ -158,19 +176,18 @@ void word_table(const Operand& o, int32_t* words) {
   }
 }
 
-template <class Isa, class Carrier, int kBits>
-void linear_words_panels(const LinearArgs& a, int64_t begin, int64_t end) {
+// Panels [begin, end), whose codes `source_of(panel)` turns into the carrier's digits.
+template <class Isa, class Carrier, class SourceOf>
+MF_INLINE void linear_panels(const LinearArgs& a, int64_t begin, int64_t end, SourceOf source_of) {
   const Plan& p = *a.plan;
   const Layout l = layout_of(p);
-  int32_t words[256] = {};
-  word_table<Carrier>(p.weight, words);
   const bool fused = a.m <= Isa::kFusedWordRows;
   Scratch decoded(fused ? 0 : p.k_padded / Carrier::kPerStep * Carrier::kBytes);
   const int64_t halves = p.fold_padded / 16;
   const int64_t per_scale = p.weight.granularity == kGroup ? p.weight.group_size / p.fold : p.folds;
   for (int64_t i = begin; i < end; ++i) {
     const Panel panel(p, l, a.weight, i);
-    PackedWords<Isa, Carrier, kBits> source(panel.codes, words, p.weight.has_zero_point);
+    auto source = source_of(panel);
     if (Isa::kFusedWordRows > 0 && fused) {
       for (int64_t m = 0; m < a.m; ++m) word_rows_of_panel<Isa, Carrier, 1>(a, panel, source, m);
       continue;
@@ -189,6 +206,15 @@ void linear_words_panels(const LinearArgs& a, int64_t begin, int64_t end) {
       word_rows_of_panel<Isa, Carrier, Carrier::kRows>(a, panel, rows, m);
     for (; m < a.m; ++m) word_rows_of_panel<Isa, Carrier, 1>(a, panel, rows, m);
   }
+}
+
+template <class Isa, class Carrier, int kBits>
+void linear_words_panels(const LinearArgs& a, int64_t begin, int64_t end) {
+  int32_t words[256] = {};
+  word_table<Carrier>(a.plan->weight, words);
+  linear_panels<Isa, Carrier>(a, begin, end, [&](const Panel& panel) {
+    return PackedWords<Isa, Carrier, kBits>(panel.codes, words, a.plan->weight.has_zero_point);
+  });
 }
 
 template <class Isa, template <class> class Carrier>
@@ -247,17 +273,6 @@ void weights_as_float(const Plan& p, const uint8_t* weight, float* out, int64_t 
     case 6: return weights_as_float_bits<Isa, 6>(p, weight, out, stride, begin, end);
     case 7: return weights_as_float_bits<Isa, 7>(p, weight, out, stride, begin, end);
     default: return weights_as_float_bits<Isa, 8>(p, weight, out, stride, begin, end);
-  }
-}
-
-template <class Isa>
-void linear(const LinearArgs& a, int64_t begin, int64_t end) {
-  switch (a.plan->carrier) {
-    case kFloat: return linear_words<Isa, FloatDigits>(a, begin, end);
-    case kInt8: return linear_int8<Isa>(a, begin, end);
-    case kInt16: return linear_words<Isa, ShortDigits>(a, begin, end);
-    case kFloat64: return linear_words<Isa, DoubleDigits>(a, begin, end);
-    default: return linear_wide(a, begin, end);
   }
 }
 

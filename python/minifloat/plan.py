@@ -59,6 +59,16 @@ class Plan:
         return "float64" if length * self.max_product < 2**53 else "wide"
 
     @property
+    def int16_pair(self) -> bool:
+        """float64 carrier: whether integers do as well, because weights are signed minifloats with up to 4 exponent bits.
+
+        A weight is then low + high * 2**7 with two int16 digits of at most 15 * 2**7, and activations fit 8 bits.
+        """
+        f = self.weight.format
+        small = max(map(abs, self.activation_range)) <= 128
+        return small and f.kind == "float" and f.signed and f.exponent_bits <= 4 and 0 < f.mantissa_bits <= 3
+
+    @property
     def _weight_span(self) -> int:
         grid = self.weight.format.grid
         return int(grid.max() - grid.min())

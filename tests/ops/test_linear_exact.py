@@ -87,7 +87,20 @@ def test_extreme_codes_do_not_overflow(isa, weight, activation):
     q = mf.QTensor(spec, (16, k), torch.ops.minifloat.pack(codes, f.bits), torch.ones(16, 1))
     x = torch.stack([torch.full((k,), 1.7), torch.full((k,), -1.7), torch.full((k,), -1.0)])
     x[2, 0] = 1.5  # absmax at one element, so that others land between
-    check(q, x, None, activation)
+    for rows in (3, 17):  # decoded in registers, and once for several tiles of rows
+        check(q, x.repeat(6, 1)[:rows], None, activation)
+
+
+@pytest.mark.parametrize("weight", ["e4m3fn-row", "e4m1-row", "int8-row", "e2m1-row", "e2m3-row"])
+def test_sums_longer_than_an_integer_holds(isa, weight):
+    """K beyond what an int32 sum of the largest products takes, where the kernel keeps one for some digits only."""
+    spec = mf.QuantSpec.parse(weight)
+    top = torch.from_numpy(spec.format.encode(torch.tensor([spec.format.max]).numpy()))
+    k = 24000
+    codes = top.expand(3, k).contiguous()
+    q = mf.QTensor(spec, (3, k), torch.ops.minifloat.pack(codes, spec.format.bits), torch.ones(3, 1))
+    for rows in (1, 5):
+        check(q, torch.full((rows, k), 1.7), None, "int8-row")
 
 
 def test_rows_do_not_depend_on_their_batch(isa):

@@ -15,7 +15,7 @@ from ..plan import Plan
 
 GRANULARITIES = {"tensor": 0, "row": 1, "group": 2}
 SCALE_KINDS = {"float32": 0, "bfloat16": 1, "e8m0fnu": 2, "e4m3fn": 3}
-CARRIERS = {"float": 0, "int8": 1, "int16": 2, "float64": 3, "wide": 4}
+CARRIERS = {"float": 0, "int8": 1, "int16": 2, "float64": 3, "wide": 4, "int16_pair": 5}
 BY_TABLE, BY_INTEGER, BY_MINIFLOAT = 0, 1, 2
 
 OPERAND = np.dtype(
@@ -162,6 +162,9 @@ def plan_record(
         plan = Plan(weight, activation)
         record["activation"] = _operand(activation)
         record["unit"] = plan.unit
-        record["carrier"] = CARRIERS[plan.carrier(fold)]
+        carrier = plan.carrier(fold)
+        if carrier == "float64" and plan.int16_pair:
+            carrier = "int16_pair"
+        record["carrier"] = CARRIERS[carrier]
         record["offset"], record["depth"], record["signed_depth"] = plan.offset, plan.int16_depth, plan.signed_depth
     return _as_tensor(record)
