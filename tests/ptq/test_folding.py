@@ -111,7 +111,7 @@ def test_equalization_helps_a_tensor_scale():
 
 
 def test_both_come_before_what_quantizes():
-    with pytest.raises(ValueError, match="recipe: equalize changes float weights, so it comes before what quantizes"):
+    with pytest.raises(ValueError, match="recipe: equalize works on float layers, so it comes before what quantizes"):
         mf.calibrate(cnn(), images(), "gptq + equalize", "int4-row")
 
 

@@ -1,9 +1,10 @@
 """Modules: QLinear, QConv2d and QEmbedding, and quantize_ which puts them into a model."""
 
+from .outlier_linear import OutlierLinear
 from .qconv import QConv2d
 from .qembedding import QEmbedding
 from .qlinear import QLinear
 from .quantize_model import quantize_
 from .report import LayerReport
 
-__all__ = ["LayerReport", "QConv2d", "QEmbedding", "QLinear", "quantize_"]
+__all__ = ["LayerReport", "OutlierLinear", "QConv2d", "QEmbedding", "QLinear", "quantize_"]

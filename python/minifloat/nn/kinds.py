@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from .outlier_linear import OutlierLinear
 from .qconv import QConv2d
 from .qembedding import QEmbedding
 from .qlinear import QLinear
 from .qmodule import QModule
 
 KINDS: dict[str, type[QModule]] = {"linear": QLinear, "conv2d": QConv2d, "embedding": QEmbedding}
-CLASSES: dict[str, type[QModule]] = {made.__name__: made for made in KINDS.values()}  # as files name them
+CLASSES: dict[str, type[QModule]] = {
+    made.__name__: made for made in (*KINDS.values(), OutlierLinear)
+}  # as files name them
 
 
 def layer_types(kinds: Sequence[str]) -> tuple[type[nn.Module], ...]:

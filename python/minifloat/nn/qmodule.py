@@ -146,7 +146,11 @@ class QModule(nn.Module):
         return f"weight={self.spec}, activation={self.activation}{ends}, {self.bits_per_value:.4g} bits per value"
 
     def _apply(self, fn, recurse=True):
+        extras = {name: self._buffers[name] for name in self.extras if self._buffers[name] is not None}
         super()._apply(fn, recurse)
+        for name, old in extras.items():  # moved, but never converted
+            if self._buffers[name].dtype != old.dtype:
+                self._buffers[name] = old.to(self._buffers[name].device)
         self.prepared.follow(self._buffers["layout"])
         self._use(self.prepared)
         return self

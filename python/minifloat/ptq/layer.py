@@ -8,6 +8,7 @@ from torch import nn
 from ..nn import selection
 from ..nn.conv import patches
 from ..nn.kinds import KINDS, kind_of
+from ..nn.outlier_linear import replacing
 from ..nn.qmodule import QModule
 from ..qtensor import QTensor
 from .scales import ScaleRule, Scales
@@ -23,6 +24,7 @@ class Layer:
         weight, activation: the specs; steps may change them while the layer is float.
         rule: how the weight's scales are found.
         input_range: what the input is clipped to, which fixes its scale; None: scaled as it comes.
+        outliers: input dimensions (C,) of a linear layer that stay in float, and the dtype of their weights.
         bias: the bias to quantize with, where a step has changed it; None: the float module's.
         quantized: the module that takes the float one's place; None: not made yet.
         order: when the model first called it, in the trace of the first batch.
@@ -35,6 +37,7 @@ class Layer:
         self.weight, self.activation = found.weight, found.activation
         self.rule = ScaleRule(found.weight.scale_rule)
         self.input_range: tuple[float, float] | None = None
+        self.outliers: tuple[torch.Tensor, torch.dtype] | None = None
         self.bias: torch.Tensor | None = None
         self.quantized: QModule | None = None
         self.order = -1
@@ -44,12 +47,16 @@ class Layer:
 
     @property
     def matrix(self) -> torch.Tensor:
-        """float32 (N, K): a copy of the float weight, one row an output."""
-        return self.float.weight.detach().float().flatten(1).clone()
+        """float32 (N, K): a copy of the float weight, one row an output; 0 in the columns of outliers."""
+        w = self.float.weight.detach().float().flatten(1).clone()
+        return w if self.outliers is None else w.index_fill_(1, self.outliers[0], 0)
 
     @torch.no_grad()
     def set_matrix(self, w: torch.Tensor) -> None:
-        """Give the float weight these values, (N, K)."""
+        """Give the float weight these values, (N, K); columns of outliers keep theirs."""
+        if self.outliers is not None:
+            kept = self.float.weight.float().index_select(1, self.outliers[0])
+            w = w.index_copy(1, self.outliers[0], kept)
         self.float.weight.copy_(w.reshape(self.float.weight.shape))
 
     @property
@@ -60,9 +67,10 @@ class Layer:
     def rows(self, x: torch.Tensor) -> torch.Tensor:
         """float32 (row_groups, M, K): what the matrix multiplies when the layer is called on x.
 
-        Outputs n of row group g are rows(x)[g] @ matrix[n].
+        Outputs n of row group g are rows(x)[g] @ matrix[n]; what outliers add is not part of it.
         """
         x = x.detach().float()
+        x = x if self.outliers is None else x.index_fill(-1, self.outliers[0], 0)
         return patches(x, self.float) if self.kind == "conv2d" else x.reshape(1, -1, x.shape[-1])
 
     def channels(self, x: torch.Tensor) -> torch.Tensor:
@@ -83,7 +91,13 @@ class Layer:
         """The quantized module with the weight q, in the float module's mode and with its hooks."""
         made = KINDS[self.kind]
         bias = self.bias if bias is None else bias
-        module = made._replacing(self.float, made.prepared_type(q, self.activation), bias)
+        prepared = made.prepared_type(q, self.activation)
+        if self.outliers is None:
+            module = made._replacing(self.float, prepared, bias)
+        else:
+            columns, dtype = self.outliers
+            kept = self.float.weight.detach().index_select(1, columns).to(dtype)
+            module = replacing(self.float, prepared, bias, columns, kept)
         if self.input_range is not None:
             module.set_input_range(*self.input_range)
         return module

@@ -18,7 +18,7 @@ from .collect import Collector
 from .layer import Layer
 from .store import Store
 
-KEPT = ("weight", "activation", "rule", "input_range", "bias", "quantized")
+KEPT = ("weight", "activation", "rule", "input_range", "outliers", "bias", "quantized")
 
 
 class _Stop(Exception):
@@ -167,11 +167,11 @@ class Run:
             call_layers(self.model)
 
     def float_only(self, step) -> None:
-        """Raise unless all layers are still float: what steps ask that change float values."""
+        """Raise unless all layers are still float: what steps ask that change these, or how they are quantized."""
         done = [layer.name for layer in self.layers if layer.quantized is not None]
         if done:
             raise ValueError(
-                f"recipe: {step.name} changes float weights, so it comes before what quantizes {done[0]!r}"
+                f"recipe: {step.name} works on float layers, so it comes before what quantizes {done[0]!r}"
             )
 
     def quantized_only(self, step) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..formats import QuantSpec
+from ..nn.rounding import scaled_values
 from ..ops.records import operand_record
 from ..qtensor import QTensor, quantize, store_scales
 from .recipe import Step, register
@@ -128,13 +129,13 @@ class ScaleRule:
         second = 1.0
         if spec.scale_format == "e4m3fn":
             second = tensor_scale or max(float(blocks.abs().max()) / (448 * spec.format.scale_max), SMALLEST)
-        best, least = None, None
+        exact, best, least = _blocks(w, spec), None, None
+        weights = None if importance is None else _blocks(importance.float().expand_as(w), spec)
         for factor in self._factors(spec):
             found = self._candidate(blocks, spec, float(factor), second)
             if self.rule != "mse":
                 return found
-            error = (found.round(w) - w).double() ** 2
-            error = _blocks(error if importance is None else error * importance, spec).sum(-1)
+            error = _squared_error(found, exact, weights)
             if best is None:
                 best, least = found, error
                 continue
@@ -208,6 +209,14 @@ def _blocks(w: torch.Tensor, spec: QuantSpec) -> torch.Tensor:
     if spec.granularity == "tensor":
         return w.reshape(1, 1, -1)
     return w.reshape(w.shape[0], spec.groups(w.shape[1]), -1)
+
+
+def _squared_error(scales: Scales, blocks: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """float32 (N, groups): of blocks (N, groups, G), rounded with these scales; each element's with its weight."""
+    step = scales.step[..., None]
+    points = None if scales.zero_points is None else scales.zero_points[..., None]
+    error = scaled_values(blocks, scales.spec, step, points).mul_(step).sub_(blocks).square_()
+    return (error if weights is None else error.mul_(weights)).sum(-1)
 
 
 def _clip(blocks: torch.Tensor, percentile: float) -> torch.Tensor:
