@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+from functools import cache
+
 import torch
 
 from . import emulator
@@ -18,7 +22,8 @@ def linear(x, q: QTensor, bias=None, activation: str | QuantSpec | None = None, 
         bias: (N,) or None; added in float32.
         activation: spec that x is quantized with on the fly (exact contract: the same bits on every backend), or None
             (float contract: any order of summation, within the bound of docs/numerics.md).
-        backend: one of mf.backends(), or None for the one of x's device. "reference" is the emulator.
+        backend: one of mf.backends(), or None for the one of x's device: "cpu"; "cuda", or "triton" where no CUDA
+            kernels were built. "reference" is the emulator.
     Returns:
         (..., N), x's dtype. Gradients flow to x and bias, except on the reference backend.
     Raises:
@@ -26,13 +31,11 @@ def linear(x, q: QTensor, bias=None, activation: str | QuantSpec | None = None, 
             backend is not available.
     """
     activation = None if activation is None else QuantSpec.parse(activation)
-    available = backends()
     if backend is None:
-        backend = x.device.type
-    if not available.get(backend, "no such backend").startswith("available"):
-        usable = [name for name, state in available.items() if state.startswith("available")]
+        backend = _default_backend(x.device.type)
+    if backend not in _usable():
         raise ValueError(
-            f"linear: backend {backend!r} is {available.get(backend, 'unknown')}; usable here: {', '.join(usable)}"
+            f"linear: backend {backend!r} is {backends().get(backend, 'unknown')}; usable here: {', '.join(_usable())}"
         )
     if backend == "reference":
         return emulator.linear(x, q, bias, activation)
@@ -40,6 +43,12 @@ def linear(x, q: QTensor, bias=None, activation: str | QuantSpec | None = None, 
         raise ValueError(f"linear: x is on {x.device} but the weight is on {q.packed.device}")
     if activation is not None and activation.scale_rule != "absmax":
         raise ValueError(f"linear: activations are scaled by absmax at run time; drop '-{activation.scale_rule}'")
+    if backend == "triton":
+        from .ops import triton
+
+        return torch.ops.minifloat.triton_linear.default(x, *triton.prepared(q, activation), bias, q.shape[0])
+    if backend == "cpu" and not x.is_cpu or backend == "cuda" and not x.is_cuda:
+        raise ValueError(f"linear: backend {backend!r} does not take tensors on {x.device}")
     weight, plan = q.prepared(activation)
     return torch.ops.minifloat.linear.default(x, weight, plan, bias, q.shape[0])
 
@@ -47,5 +56,29 @@ def linear(x, q: QTensor, bias=None, activation: str | QuantSpec | None = None, 
 def backends() -> dict[str, str]:
     """Each backend's name and its state here, e.g. {"cpu": "available (avx2)", ...}."""
     from . import ops
+    from .ops import triton
 
-    return {"cpu": f"available ({ops.isa()})", "reference": "available"}
+    return {
+        "cpu": f"available ({ops.isa()})",
+        "cuda": _cuda_state(),
+        "triton": triton.state(),
+        "reference": "available",
+    }
+
+
+def _cuda_state() -> str:
+    if importlib.util.find_spec(f"{__package__}.ops.cuda") is None:
+        return "not built"
+    return importlib.import_module(f"{__package__}.ops.cuda").state()
+
+
+@cache
+def _usable() -> tuple[str, ...]:
+    """Names of the backends that can be called. Found once: none comes or goes while a process runs."""
+    return tuple(name for name, state in backends().items() if state.startswith(("available", "interpreter")))
+
+
+@cache
+def _default_backend(device: str) -> str:
+    """The backend of tensors on this type of device."""
+    return "triton" if device == "cuda" and "cuda" not in _usable() else device

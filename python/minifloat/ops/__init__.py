@@ -7,7 +7,7 @@ import torch
 from .. import _C
 from ..formats import QuantSpec
 from ..qtensor import QTensor
-from . import fakes  # noqa: F401  registers the shapes
+from . import fakes, triton  # noqa: F401  register the shapes, and the CUDA key where it is free
 from .records import plan_record
 
 isa = _C.isa

@@ -1,0 +1,128 @@
+"""Tile shapes: an explicit list, which of them fit a GPU, and the one that is used. Pure functions; needs no Triton.
+
+What is used for a problem: an entry of configs/<gpu>.json, which `python -m minifloat.kernels.triton.tune` writes on a
+GPU, or else `default`, a rule on M, N and K.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).parent
+GEMV_ROWS = 2  # up to here rows of x are multiplied one by one
+PROGRAMS = 264  # what the default aims at: two for each of 132 multiprocessors
+SHARED_BYTES = {"sm_80": 166912, "sm_90": 232448, "gfx942": 65536}  # what one program may use
+
+
+class Config(NamedTuple):
+    """block_n outputs x block_m rows of x per program, K in `split` parts, with so many warps and pipeline stages."""
+
+    block_n: int
+    block_m: int
+    split: int
+    warps: int
+    stages: int
+
+    def __str__(self) -> str:
+        return f"n{self.block_n} m{self.block_m} split{self.split} warps{self.warps} stages{self.stages}"
+
+
+GEMV = tuple(Config(n, 1, split, warps, 2) for n, warps in ((32, 2), (64, 4)) for split in (1, 4, 8))
+GEMM = (
+    *(Config(64, 16, split, 4, stages) for stages in (3, 2) for split in (1, 4, 8)),
+    *(Config(64, 16, split, 4, 1) for split in (1, 4)),
+    *(Config(64, 32, split, 4, stages) for stages in (3, 2) for split in (1, 4)),
+    *(Config(64, 64, 1, 8, stages) for stages in (3, 2, 1)),
+    *(Config(64, 128, 1, 8, stages) for stages in (2, 1)),
+    Config(128, 64, 1, 8, 3),
+    Config(128, 128, 1, 16, 2),
+)
+CONFIGS = {"gemv_float": GEMV, "gemm_float": GEMM, "gemm_exact": GEMM}
+
+
+def prune(configs, reports: dict[str, dict[str, int]], target: str) -> list[Config]:
+    """The configs that fit `target`, from what the compiler reported: {str(config): {"shared": .., "spills": ..}}.
+
+    One that was never compiled for the target is left out too.
+    """
+    fits = []
+    for config in configs:
+        report = reports.get(str(config))
+        if report and not report["spills"] and report["shared"] <= SHARED_BYTES[target]:
+            fits.append(config)
+    return fits
+
+
+def default(kernel: str, m: int, n: int, k: int, configs=None) -> Config:
+    """The config for a problem that nothing was measured for.
+
+    The smallest tile of rows that holds M (or the largest), then the split of K that brings the number of programs
+    nearest to PROGRAMS, then the larger tile.
+    """
+    configs = CONFIGS[kernel] if configs is None else configs
+    tall = [c for c in configs if c.block_m >= m] or configs
+    height = min(c.block_m for c in tall) if tall is not configs else max(c.block_m for c in configs)
+    blocks = -(-k // 256)
+    candidates = [c for c in configs if c.block_m == height and (c.split == 1 or c.split <= blocks)]
+
+    def distance(c: Config) -> tuple[float, int]:
+        programs = -(-n // c.block_n) * -(-m // c.block_m) * c.split
+        return max(programs, PROGRAMS) / min(programs, PROGRAMS), -c.block_n * c.block_m
+
+    return min(candidates, key=distance)
+
+
+def rows_bucket(m: int) -> int:
+    """M rounded up to a power of two, 4096 at most: problems of one bucket share a tuned config."""
+    return min(1 << max(m - 1, 0).bit_length(), 4096)
+
+
+def file_name(gpu: str) -> str:
+    """ "NVIDIA H100 80GB HBM3" -> "nvidia-h100-80gb-hbm3.json"."""
+    return re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-") + ".json"
+
+
+@cache
+def tuned(gpu: str) -> dict[tuple, Config]:
+    """{(kernel, bits, rows bucket, n, k): config} of configs/<gpu>.json; empty without that file."""
+    path = HERE / "configs" / file_name(gpu)
+    if not path.is_file():
+        return {}
+    entries = json.loads(path.read_text())["entries"]
+    return {tuple(e["problem"]): Config(**e["config"]) for e in entries}
+
+
+def kind_of(aligned: bool, parts: int = 1) -> str:
+    """What decides, besides the config, what a kernel needs.
+
+    "masked": 32 consecutive k's can have several scales. "parts": a value is multiplied as several numbers of x's type.
+    """
+    return "masked" if not aligned else "plain" if parts == 1 else "parts"
+
+
+@cache
+def reported(target: str, kind: str) -> dict[str, dict[str, dict[str, int]]]:
+    """{kernel: {str(config): report}} for a target, from resources.json: the worst of the formats of this kind."""
+    path = HERE / "resources.json"
+    rows = json.loads(path.read_text())["rows"] if path.is_file() else []
+    worst: dict = {}
+    for row in rows:
+        if row["target"] == target and row["kernel"] in CONFIGS and row["kind"] == kind:
+            seen = worst.setdefault(row["kernel"], {}).setdefault(row["config"], {"shared": 0, "spills": 0})
+            for name in seen:
+                seen[name] = max(seen[name], row[name])
+    return worst
+
+
+@cache
+def choose(kernel: str, bits: int, kind: str, m: int, n: int, k: int, gpu: str, target: str) -> Config:
+    """The config to use on a GPU of this name, which is held to what was recorded for `target` ("sm_90")."""
+    found = tuned(gpu).get((kernel, bits, rows_bucket(m), n, k))
+    if found:
+        return found
+    fits = prune(CONFIGS[kernel], reported(target, kind).get(kernel, {}), target) if target else None
+    return default(kernel, m, n, k, fits or CONFIGS[kernel])

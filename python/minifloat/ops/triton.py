@@ -1,0 +1,297 @@
+"""The Triton backend: its ops, its state, and its place under the CUDA key where no compiled kernels took it.
+
+Nothing here imports Triton before the first call: minifloat works without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import math
+import os
+from functools import cache
+from importlib.metadata import version
+
+import numpy as np
+import torch
+
+from .records import OPERAND, plan_record
+from .triton_plan import X_TYPES, TritonPlan, plan_of
+
+RAW_SCALES = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # others: uint8 codes
+
+
+def interpreting() -> bool:
+    """Whether kernels are interpreted on the CPU. Triton reads the variable when it is imported."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@cache
+def _kernels():
+    """The package of kernels with its modules, which import Triton."""
+    from ..kernels import triton
+    from ..kernels.triton import configs, gemm_exact, gemm_float, gemv_float, operand, pack, quantize  # noqa: F401
+
+    return triton
+
+
+def state() -> str:
+    """ "available (...)", "interpreter (CPU)", or why the backend cannot be used."""
+    if importlib.util.find_spec("triton") is None:
+        return "not installed: pip install triton"
+    if interpreting():
+        return "interpreter (CPU)"
+    if not torch.cuda.is_available():
+        return "without a GPU here; TRITON_INTERPRET=1 runs it on the CPU, slowly"
+    return f"available (triton {version('triton')}, {torch.cuda.get_device_name()})"
+
+
+def prepare(q, activation) -> tuple[torch.Tensor, torch.Tensor]:
+    """ops.prepare for this backend: the weight in its layout on q's device, and the plan on the CPU."""
+    tensor_scale = 1.0 if q.tensor_scale is None else float(q.tensor_scale)
+    record = plan_record(q.spec, activation, q.shape, tensor_scale)
+    return pack_weight(q.packed, q.scale_data, q.zero_points, record), record
+
+
+def prepared(q, activation) -> tuple[torch.Tensor, torch.Tensor]:
+    """prepare, kept on q for the next call."""
+    key = "triton", activation
+    if key not in q._prepared:
+        q._prepared[key] = prepare(q, activation)
+    return q._prepared[key]
+
+
+def _on(x: torch.Tensor):
+    """Triton launches on the current device: make it x's."""
+    if x.device.type == "cuda":
+        return torch.cuda.device(x.device)
+    if not interpreting():
+        raise ValueError(f"the triton backend is {state()}, and x is on {x.device}")
+    return contextlib.nullcontext()
+
+
+@cache
+def _gpu(device: torch.device) -> tuple[str, str]:
+    """Name, and the architecture whose compiled resources it is held to."""
+    if device.type != "cuda":
+        return "", ""
+    if torch.version.hip:
+        return torch.cuda.get_device_name(device), "gfx942"
+    return torch.cuda.get_device_name(device), "sm_90" if torch.cuda.get_device_capability(device) >= (
+        9,
+        0,
+    ) else "sm_80"
+
+
+def _rows(x: torch.Tensor, k: int, op: str) -> torch.Tensor:
+    """x as a contiguous matrix with k columns, with the messages of the CPU ops."""
+    if x.dtype not in X_TYPES:
+        kind = {torch.float64: "Double"}.get(x.dtype, str(x.dtype).removeprefix("torch."))
+        raise ValueError(f"{op}: x is {kind}; expected float32, bfloat16 or float16")
+    if x.dim() < 1 or x.shape[-1] != k:
+        raise ValueError(f"{op}: x has shape {list(x.shape)} but the weight has K={k}")
+    return (x if x.dim() == 2 else x.reshape(math.prod(x.shape[:-1]), k)).contiguous()
+
+
+def _check_weight(p: TritonPlan, weight: torch.Tensor, x: torch.Tensor) -> None:
+    wanted = p.layout.bytes
+    if weight.dtype != torch.uint8 or weight.numel() != wanted or not weight.is_contiguous():
+        raise ValueError(
+            f"linear: the packed weight must be {wanted} contiguous bytes, got {weight.numel()} of {weight.dtype}"
+        )
+    if weight.device != x.device:
+        raise ValueError(f"linear: x is on {x.device} but the weight is on {weight.device}")
+
+
+def linear(x, weight, plan, bias, out_features):
+    """minifloat::linear: see csrc/linear.cpp."""
+    p = plan_of(plan)
+    if out_features != p.n:
+        raise ValueError(f"linear: out_features={out_features} but the weight has N={p.n}")
+    rows = _rows(x, p.k, "linear")
+    _check_weight(p, weight, x)
+    if bias is not None:
+        if tuple(bias.shape) != (p.n,):
+            raise ValueError(f"linear: bias has shape {list(bias.shape)}, expected [{p.n}]")
+        bias = bias.float().contiguous()
+    fold = p.fold if p.exact else None
+    with _on(x):
+        if rows.shape[0] == 0 or p.n == 0 or p.k == 0:
+            y = rows.new_zeros(rows.shape[0], p.n) + (0 if bias is None else bias.to(x.dtype))
+        elif p.exact:
+            y = _exact(p, rows, weight, bias, fold)
+        else:
+            y = _float(p, rows, weight, bias)
+    return y if x.dim() == 2 else y.reshape(*x.shape[:-1], p.n)
+
+
+def _float(p: TritonPlan, x, weight, bias):
+    kernels, m = _kernels(), x.shape[0]
+    parts = p.parts[x.dtype]
+    few = m <= kernels.configs.GEMV_ROWS
+    kernel, kind = "gemv_float" if few else "gemm_float", kernels.configs.kind_of(p.w.aligned, 1 if few else parts[0])
+    config = kernels.configs.choose(kernel, p.w.bits, kind, m, p.n, p.k, *_gpu(x.device))
+    common = (x, weight, bias, p.table(x.device), p.w, p.layout, p.n)
+    return kernels.gemv_float.linear(*common, config) if few else kernels.gemm_float.linear(*common, parts, config)
+
+
+def _exact(p: TritonPlan, x, weight, bias, fold):
+    table = p.table(x.device, "activation")
+    length = fold.length or p.k
+    digits = _kernels().quantize.quantize_digits(x, p.encode, p.a_group, fold.a_digits, table, length, fold.sums)
+    if not x.is_cuda:  # on a GPU this would wait for the device: there the NaN of the scale reaches the result
+        _check_finite(p, x, digits.scales)
+    kind = _kernels().configs.kind_of(fold.aligned)
+    config = _kernels().configs.choose("gemm_exact", p.w.bits, kind, x.shape[0], p.n, p.k, *_gpu(x.device))
+    common = (weight, bias, p.table(x.device), p.w, p.layout, p.n)
+    return _kernels().gemm_exact.linear(digits, *common, p.k, fold, x.dtype, config)
+
+
+def _check_finite(p: TritonPlan, x, scales) -> None:
+    if p.encode.nan_code >= 0 or not scales.isnan().any():
+        return
+    row, column = (~torch.isfinite(x)).nonzero()[0].tolist()
+    raise ValueError(
+        f"linear: x holds {x[row, column].item()} at row {row}, column {column}, and the activation format has no NaN"
+    )
+
+
+def linear_backward(grad, weight, plan, in_features):
+    """minifloat::linear_backward: grad @ w with w decoded."""
+    p = plan_of(plan)
+    rows = _rows(grad, p.n, "linear_backward").float()
+    with _on(grad):
+        w = _dequantized(p, weight)
+    return (rows @ w).to(grad.dtype).reshape(*grad.shape[:-1], p.k)
+
+
+def _dequantized(p: TritonPlan, weight: torch.Tensor) -> torch.Tensor:
+    """float32 (N, K)."""
+    pack, table = _kernels().pack, p.table(weight.device)
+
+    def looked_up(start, codes):
+        return table[start : start + 256][codes.long()].contiguous()
+
+    scales = pack.scales_of(weight, p.n, p.k, p.w, RAW_SCALES.get(p.w.scale_kind, torch.uint8))
+    if p.w.scale_kind == "power_of_two":  # code 0 is 2**-127, a subnormal
+        scales = torch.where(scales == 0, 1 << 22, scales.int() << 23).int().view(torch.float32)
+    elif p.w.scale_kind == "two_level":
+        scales = looked_up(_kernels().operand.SCALE_VALUES, scales)
+    points = None
+    if p.w.has_zero_point:
+        points = looked_up(_kernels().operand.VALUES, pack.points_of(weight, p.n, p.k, p.w))
+    second = torch.full((1,), float(p.weight["tensor_scale"]), device=weight.device)
+    codes = pack.codes_of(weight, p.n, p.k, p.w)
+    return _kernels().quantize.dequantize(codes, scales.float().contiguous(), points, second, table)
+
+
+def pack_weight(packed, scales, zero_points, plan):
+    """minifloat::pack_weight: canonical storage -> the layout of kernels/triton/pack.py."""
+    p = plan_of(plan)
+    with _on(packed):
+        return _kernels().pack.pack_weight(packed.contiguous(), scales, zero_points, p.n, p.k, p.w)
+
+
+def restore_weight(weight, plan):
+    """minifloat::restore_weight: packed codes, scales as raw bytes, zero points (empty without)."""
+    p = plan_of(plan)
+    raw = RAW_SCALES.get(p.w.scale_kind, torch.uint8)
+    with _on(weight):
+        packed = _kernels().pack.pack(_kernels().pack.codes_of(weight, p.n, p.k, p.w), p.w.bits)
+        scales = _kernels().pack.scales_of(weight, p.n, p.k, p.w, raw)
+        points = _kernels().pack.points_of(weight, p.n, p.k, p.w)
+    if p.weight["granularity"] == 0:
+        scales, points = scales[:1], points[:1]
+    # clone and not contiguous(), which leaves odd strides on dimensions of size 1
+    raw_bytes = scales.clone(memory_format=torch.contiguous_format).view(torch.uint8)
+    return packed, raw_bytes, points.contiguous()
+
+
+def pack(codes, bits):
+    """minifloat::pack. A code that does not fit loses its high bits here: finding it would wait for the device."""
+    with _on(codes):
+        return _kernels().pack.pack(codes.contiguous(), bits)
+
+
+def unpack(packed, bits, k):
+    """minifloat::unpack."""
+    if packed.dim() != 2 or packed.shape[1] != -(-k * bits // 8):
+        wanted = -(-k * bits // 8)
+        raise ValueError(f"unpack: K={k} at {bits} bits takes rows of {wanted} uint8 bytes, got {list(packed.shape)}")
+    with _on(packed):
+        return _kernels().pack.unpack(packed.contiguous(), bits, k)
+
+
+@cache
+def _operand(data: bytes, device: torch.device):
+    record = np.frombuffer(data, OPERAND)[0]
+    table = torch.from_numpy(_kernels().operand.table_of(record)).to(device)
+    return _kernels().operand.encode_of(record), int(record["group_size"]), table
+
+
+def quantize(x, operand, scales=None, zero_points=None, tensor_scale=1.0):
+    """minifloat::quantize: codes, float32 scales and zero points (M, groups), second level (0-d)."""
+    encode, group, table = _operand(operand.numpy().tobytes(), x.device)
+    rows = x.contiguous()
+    groups = x.shape[1] // group if group else 1
+    given = None
+    if scales is not None:
+        spread = [s.float().expand(x.shape[0], groups).contiguous() for s in (scales, zero_points) if s is not None]
+        points = spread[1] if len(spread) == 2 else torch.zeros_like(spread[0])
+        given = (spread[0], points, torch.full((1,), tensor_scale, device=x.device))
+    with _on(x):
+        codes, scales, points, second = _kernels().quantize.quantize_codes(rows, encode, group, table, given)
+    return codes, scales, points if encode.has_zero_point else points.new_empty(0), second[0]
+
+
+def dequantize(codes, scales, zero_points, tensor_scale, operand):
+    """minifloat::dequantize: float32 (M, K)."""
+    _, group, table = _operand(operand.numpy().tobytes(), codes.device)
+    groups = codes.shape[1] // group if group else 1
+    spread = [
+        None if s is None else s.float().expand(codes.shape[0], groups).contiguous() for s in (scales, zero_points)
+    ]
+    second = torch.full((1,), tensor_scale, device=codes.device)
+    with _on(codes):
+        return _kernels().quantize.dequantize(codes.contiguous(), *spread, second, table)
+
+
+def _setup_context(ctx, inputs, output):
+    x, weight, plan, bias, _ = inputs
+    ctx.save_for_backward(weight, plan)
+    ctx.in_features = x.shape[-1]
+    ctx.bias_dtype = None if bias is None else bias.dtype
+
+
+def _backward(ctx, grad):
+    weight, plan = ctx.saved_tensors
+    grad_x = grad_bias = None
+    if ctx.needs_input_grad[0]:
+        grad_x = torch.ops.minifloat.triton_linear_backward(grad, weight, plan, ctx.in_features)
+    if ctx.needs_input_grad[3]:
+        grad_bias = grad.reshape(-1, grad.shape[-1]).sum(0).to(ctx.bias_dtype)
+    return grad_x, None, None, grad_bias, None
+
+
+def _register() -> torch.library.Library:
+    """minifloat::triton_linear for whoever asks for this backend, and the CUDA key of the ops that have no kernel."""
+    library = torch.library.Library("minifloat", "FRAGMENT")
+    library.define("triton_linear(Tensor x, Tensor weight, Tensor plan, Tensor? bias, SymInt out_features) -> Tensor")
+    library.define("triton_linear_backward(Tensor grad, Tensor weight, Tensor plan, SymInt in_features) -> Tensor")
+    for key in ("CPU", "CUDA"):
+        library.impl("triton_linear", linear, key)
+        library.impl("triton_linear_backward", linear_backward, key)
+    torch.library.register_fake(
+        "minifloat::triton_linear", lambda x, weight, plan, bias, n: x.new_empty((*x.shape[:-1], n)), lib=library
+    )
+    torch.library.register_fake(
+        "minifloat::triton_linear_backward", lambda g, weight, plan, k: g.new_empty((*g.shape[:-1], k)), lib=library
+    )
+    torch.library.register_autograd("minifloat::triton_linear", _backward, setup_context=_setup_context, lib=library)
+    for op in (linear, linear_backward, pack_weight, restore_weight, pack, unpack, quantize, dequantize):
+        if not torch._C._dispatch_has_kernel_for_dispatch_key(f"minifloat::{op.__name__}", "CUDA"):
+            library.impl(op.__name__, op, "CUDA")
+    return library
+
+
+_library = _register()  # kept: registrations end with it

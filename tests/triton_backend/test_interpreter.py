@@ -1,0 +1,66 @@
+"""Runs the kernels' tests on the CPU where there is no GPU.
+
+Triton reads TRITON_INTERPRET when it is imported, so they run in a process of their own.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import minifloat as mf
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize("name", ["test_linear.py", "test_storage.py"])
+def test_interpreted(name):
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("Triton is not installed: pip install triton")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU, which runs these tests itself")
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5", str(HERE / name)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=HERE.parents[1])
+    print(done.stdout[-5000:], done.stderr[-2000:])
+    assert done.returncode == 0 and " passed" in done.stdout and " skipped" not in done.stdout
+
+
+def test_importing_minifloat_does_not_import_triton():
+    script = "import sys, minifloat as mf; print('triton' in sys.modules, mf.backends()['triton'])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("False ")
+
+
+def test_without_triton():
+    """The backend says how to get it, and nothing else notices."""
+    script = """
+import importlib.util, sys
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "triton" else find(name, *rest)
+sys.modules["triton"] = None  # import triton fails
+import torch, minifloat as mf
+q, x = mf.quantize(torch.randn(8, 64), "int4-g32"), torch.randn(2, 64)
+mf.linear(x, q)
+mf.nn.QLinear.from_float(torch.nn.Linear(64, 8))(x)
+print(mf.backends()["triton"])
+try:
+    mf.linear(x, q, backend="triton")
+except ValueError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    state, error = done.stdout.splitlines()
+    assert state == "not installed: pip install triton"
+    assert error.startswith("linear: backend 'triton' is not installed: pip install triton; usable here: cpu")
+
+
+def test_backends_name_triton_and_cuda():
+    states = mf.backends()
+    assert list(states) == ["cpu", "cuda", "triton", "reference"]
+    assert states["triton"].startswith(("available", "interpreter", "not installed", "without a GPU"))
