@@ -58,7 +58,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(recipe, tmp_path, monke
 
 @pytest.mark.parametrize("name", ["mofq", "ant", "exponent_bits", "ffp8", "kbit", "awq"])
 def test_steps_that_choose_come_before_what_quantizes(name):
-    with pytest.raises(ValueError, match=f"{name} changes float weights, so it comes before what quantizes 'stem'"):
+    with pytest.raises(ValueError, match=f"{name} works on float layers, so it comes before what quantizes 'stem'"):
         calibrate(net(), vectors(batches=1), f"gptq + {name}", "int4-row")
 
 
