@@ -115,7 +115,7 @@ def test_workers_of_their_own_and_clusters_find_the_same(tmp_path, expected):
     with Store(tmp_path / "processes.jsonl") as store:
         assert sweep(CELLS[:3], store, workers=2) == {}
     with (
-        LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0") as cluster,
         Store(tmp_path / "cluster.jsonl") as store,
     ):
         assert sweep(CELLS[:3], store, address=cluster.scheduler_address) == {}

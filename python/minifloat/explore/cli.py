@@ -68,6 +68,8 @@ def explore(
 def report(
     results: Annotated[list[Path], typer.Argument(help="Files written by `minifloat explore`.")],
     out: Annotated[Path, typer.Option(help="The page.", dir_okay=False)] = Path("report.html"),
+    png: Annotated[Path | None, typer.Option(help="Also a picture: the metric against LUTs.", dir_okay=False)] = None,
+    methods: Annotated[str | None, typer.Option(help="In the picture, only these methods, separated by ';'.")] = None,
 ) -> None:
     """Draw the results of sweeps as one HTML page that needs nothing else."""
     _require("report", "plotly")
@@ -84,6 +86,15 @@ def report(
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page(found), encoding="utf-8")
     typer.echo(f"{len(found)} results in {out.resolve()}")
+    if png is not None:
+        _require("report --png", "matplotlib")
+        from .report.figure import write_png
+
+        wanted = None if methods is None else {"", *(name.strip() for name in methods.split(";"))}
+        try:
+            write_png(png, [row for row in found if wanted is None or row["method"] in wanted])
+        except ValueError as error:
+            _fail(str(error))
 
 
 class _Progress:

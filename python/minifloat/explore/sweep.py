@@ -64,7 +64,7 @@ def _client(address: str | None, workers: int):
         threads_per_worker=1,
         processes=many,
         protocol=None if many else "inproc://",
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",  # any free port: sweeps may run side by side
         memory_limit=0,  # a worker that dask restarts for its memory would start the cell again
     )
     with cluster, Client(cluster) as client:
