@@ -74,3 +74,23 @@ def test_learning_sees_the_inputs_that_a_linear_layer_multiplies(activation):
     x = torch.randn(2, 5, 32)
     seen = layer.make(layer.nearest())(x)
     torch.testing.assert_close(seen, rounded_input(layer, x), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", [None, "int8-row"])
+def test_columns_that_stay_in_float_are_learned_around(activation):
+    model, batches = net(), vectors()
+    recipe = "outliers(threshold=2.0)"
+    plain = calibrate(model, batches, recipe, "int3-row", activation)
+    found = calibrate(model, batches, f"{recipe} + {SHORT}", "int3-row", activation)
+    assert len(found.blocks[0].up.outlier_columns)
+    assert torch.equal(found.blocks[0].up.outlier_weight, plain.blocks[0].up.outlier_weight)
+    assert mse(found, model, batches) < 0.6 * mse(plain, model, batches)
+
+
+@pytest.mark.parametrize("activation", ["int8-tensor", None])
+def test_a_fixed_range_and_gptq_before(activation):
+    model, batches = net(), vectors()
+    recipe = ("input_ranges + " if activation else "") + "gptq"
+    plain = calibrate(model, batches, recipe, "int3-row", activation)
+    found = calibrate(model, batches, f"{recipe} + {SHORT}", "int3-row", activation)
+    assert mse(found, model, batches) < 0.8 * mse(plain, model, batches)

@@ -32,8 +32,8 @@ class Schedule:
         warm_up: part of the steps without that term. beta_start, beta_end: its exponent, annealed along a half cosine.
     """
 
-    steps: int = 500
-    rate: float = 0.02
+    steps: int = 300
+    rate: float = 0.03
     regularization: float = 1.0
     warm_up: float = 0.2
     beta_start: float = 20.0
@@ -71,8 +71,8 @@ class AdaRound(Step):
 
     name = "adaround"
 
-    steps: int = 500
-    rate: float = 0.02
+    steps: int = 300
+    rate: float = 0.03
     regularization: float = 1.0
     sweeps: int = 2
 

@@ -100,7 +100,7 @@ def reconstruct(run: Run, block: Block, start: dict[Layer, QTensor], schedule: S
                 h = s.h()
                 penalty = penalty + schedule.penalty(step, h)
                 prefix = names[id(layer.float)]
-                values[f"{prefix}weight"] = s.weight(h).reshape(layer.float.weight.shape).to(layer.float.weight.dtype)
+                values[f"{prefix}weight"] = _as_weight(layer, s.weight(h))
                 if layer.bias is not None:
                     values[f"{prefix}bias"] = layer.bias
             args, kwargs = block.inputs[i]
@@ -110,6 +110,14 @@ def reconstruct(run: Run, block: Block, start: dict[Layer, QTensor], schedule: S
             loss.backward(inputs=[s.v for s in soft.values()])
             adam.step()
     return {layer: s.hardened() for layer, s in soft.items()}
+
+
+def _as_weight(layer: Layer, w: torch.Tensor) -> torch.Tensor:
+    """A matrix (N, K) as the float module's weight, with the columns that are kept in float."""
+    if layer.outliers is not None:
+        columns, dtype = layer.outliers
+        w = w.index_copy(1, columns, layer.float.weight.detach()[:, columns].to(dtype).float())
+    return w.reshape(layer.float.weight.shape).to(layer.float.weight.dtype)
 
 
 @torch.no_grad()
@@ -138,6 +146,13 @@ def _rounds_input(layer: Layer):
 
 def rounded_input(layer: Layer, x: torch.Tensor) -> torch.Tensor:
     """x as the layer rounds it. A convolution rounds each patch; here it is each image, with one scale for it."""
+    if layer.outliers is not None:
+        columns = layer.outliers[0]
+        return _rounded(layer, x.index_fill(-1, columns, 0)).index_copy(-1, columns, x[..., columns])
+    return _rounded(layer, x)
+
+
+def _rounded(layer: Layer, x: torch.Tensor) -> torch.Tensor:
     if layer.input_range is not None:
         ends = torch.tensor(layer.input_range)
         x = x.clamp(*layer.input_range)
