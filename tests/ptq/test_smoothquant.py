@@ -122,3 +122,24 @@ def test_interrupted_runs_keep_the_smoothed_floats(tmp_path, monkeypatch):
 def test_bad_alpha(alpha):
     with pytest.raises(ValueError, match="alpha=.* must be a number from 0 to 1"):
         mf.ptq.Recipe.parse(f"smoothquant(alpha={alpha})")
+
+
+def test_a_published_language_model():
+    """Its code is not written for tracing, and its norms and gated MLPs are modules of their own."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(vocab_size=50, num_key_value_heads=2, **shape)
+    ).eval()
+    batches = [{"input_ids": torch.randint(50, (2, 11)), "use_cache": False} for _ in range(2)]
+    reference = clone(model)
+    run = run_of(model, batches)
+    groups = [[layer.name.split(".")[-1] for layer in layers] for _, layers in find_groups(run)]
+    assert groups[:3] == [["q_proj", "k_proj", "v_proj"], ["gate_proj", "up_proj"], ["down_proj"]]
+    assert len(groups) == 6  # the head sees a slice of what the last norm makes, and keeps its inputs
+    SmoothQuant(0.5).apply(run)
+    with torch.no_grad():
+        assert all((model(**b).logits - reference(**b).logits).abs().max() < 1e-5 for b in batches)
+    q = mf.calibrate(reference, batches, "smoothquant(alpha=0.5) + gptq", "int4-row", "int8-row")
+    assert q(**batches[0]).logits.isfinite().all()
