@@ -10,6 +10,7 @@ import torch
 
 import minifloat as mf
 from minifloat.ptq.gptq import GPTQ
+from minifloat.ptq.store import Store
 from ptq.nets import net, vectors
 
 PROGRAM = """
@@ -18,6 +19,7 @@ sys.path.insert(0, {tests!r})
 import torch
 import minifloat as mf
 from minifloat.ptq.gptq import GPTQ
+from minifloat.ptq.store import Store
 from ptq.nets import net, vectors
 
 real = GPTQ.quantize
@@ -105,3 +107,40 @@ def test_a_folder_of_something_else(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="is not empty and holds no run.json"):
         mf.calibrate(net(), vectors(), "", "int4-row", resume=tmp_path)
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("recipe", "activation"),
+    [
+        ("gptq + bias_correction", "int8-row"),
+        ("scales(rule=mse) + input_ranges + gptq + bias_correction", "int8-tensor"),
+        ("smoothquant + equalize + outliers(threshold=20) + gptq", "int8-row"),
+    ],
+)
+def test_wherever_it_is_interrupted_the_result_is_the_same(tmp_path, monkeypatch, recipe, activation):
+    args, x = (net(), vectors(2), recipe, "int4-row", activation), vectors()[0]
+    whole, real = mf.calibrate(*args)(x), Store.save
+    saves = []
+    monkeypatch.setattr(Store, "save", lambda self, *a: saves.append(a) or real(self, *a))
+    mf.calibrate(*args, resume=tmp_path / "all")
+    for survive in range(0, len(saves), 3):
+        left = [survive]
+
+        def save(self, *a, left=left):
+            if not left[0]:
+                raise Interrupted
+            left[0] -= 1
+            real(self, *a)
+
+        folder = tmp_path / f"after {survive}"
+        monkeypatch.setattr(Store, "save", save)
+        with pytest.raises(Interrupted):
+            mf.calibrate(*args, resume=folder)
+        again = []
+        monkeypatch.setattr(Store, "save", lambda self, *a, again=again: again.append(a[:2]) or real(self, *a))
+        assert torch.equal(mf.calibrate(*args, resume=folder)(x), whole)
+        assert again == [a[:2] for a in saves[survive:]]  # nothing twice, nothing left out
