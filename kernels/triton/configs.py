@@ -37,9 +37,8 @@ GEMM = (
     *(Config(64, 16, split, 4, 1) for split in (1, 4)),
     *(Config(64, 32, split, 4, stages) for stages in (3, 2) for split in (1, 4)),
     *(Config(64, 64, 1, 8, stages) for stages in (3, 2, 1)),
-    *(Config(64, 128, 1, 8, stages) for stages in (2, 1)),
+    Config(64, 128, 1, 8, 2),
     Config(128, 64, 1, 8, 3),
-    Config(128, 128, 1, 16, 2),
 )
 CONFIGS = {"gemv_float": GEMV, "gemm_float": GEMM, "gemm_exact": GEMM}
 

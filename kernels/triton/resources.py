@@ -82,6 +82,11 @@ class Variant(NamedTuple):
         return triton.compile(source, target=TARGETS[target], options=options)
 
 
+def tiles(kernel: str, kind: str) -> list[Config]:
+    """The configs to compile. Large tiles of "masked" kernels take minutes each and spill; prune leaves them out."""
+    return [c for c in CONFIGS[kernel] if kind != "masked" or c.block_n * c.block_m <= 64 * 64]
+
+
 def variants(kernels=None) -> list[Variant]:
     """Every kernel x config x spec; `kernels` limits them."""
     from ...formats import QuantSpec
@@ -100,7 +105,7 @@ def variants(kernels=None) -> list[Variant]:
             found.append(
                 Variant("gemv_float", gemv_float.gemv_float, weight, c, {**common, **sizes}, out, kind_of(p.w.aligned))
             )
-        for c in CONFIGS["gemm_float"]:
+        for c in tiles("gemm_float", kind_of(p.w.aligned)):
             sizes = {"BLOCK_N": c.block_n, "BLOCK_M": c.block_m, "SPLIT": c.split, "PARTS": parts, "SHIFT": shift}
             out = {"out": "*fp32"} if c.split > 1 else {}
             found.append(
@@ -119,7 +124,7 @@ def variants(kernels=None) -> list[Variant]:
         p = plan_of(plan_record(spec, QuantSpec.parse(activation), (4096, 4096)))
         fold, name = p.fold, f"{weight} x {activation}"
         common = {"w": p.w, "f": fold, "HAS_BIAS": True}
-        for c in CONFIGS["gemm_exact"]:
+        for c in tiles("gemm_exact", kind_of(fold.aligned)):
             sizes = {
                 "BLOCK_N": c.block_n,
                 "BLOCK_M": c.block_m,
