@@ -7,6 +7,7 @@ from torch import nn
 import minifloat as mf
 from minifloat.ptq.gptq import GPTQ, inverse_factor, output_error
 from minifloat.ptq.layer import Layer
+from minifloat.ptq.run import Run
 from ptq.nets import clone, cnn, images, layer_of, mse, net, vectors
 
 SPECS = ["int4-row", "int3-g32", "mxfp4", "mxfp6-e3m2", "mxint8", "nvfp4", "nf4", "e4m3fn-tensor", "ternary-row"]
@@ -119,6 +120,25 @@ def test_whole_models(make, data, weight, true_order):
         recipe = f"gptq(true_order={true_order})"
         found = mse(mf.calibrate(make(), batches, recipe, weight, "int8-row", kinds=kinds_of(weight)), make(), batches)
     assert found < 0.7 * nearest
+
+
+def test_layers_with_the_same_input_take_one_pass(monkeypatch):
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q, self.k, self.o = nn.Linear(32, 32), nn.Linear(32, 32), nn.Linear(32, 32)
+
+        def forward(self, x):
+            return self.o(self.q(x) * self.k(x))
+
+    torch.manual_seed(0)
+    model, passes, seen = nn.Sequential(Attention(), nn.Linear(32, 4)), [], []
+    real, quantize = Run.collect, GPTQ.quantize
+    monkeypatch.setattr(Run, "collect", lambda self, given: passes.append([x.name for x in given]) or real(self, given))
+    monkeypatch.setattr(GPTQ, "quantize", lambda self, x, h: seen.append((x.name, h)) or quantize(self, x, h))
+    mf.calibrate(model, vectors(), "gptq", "int4-row")
+    assert passes == [["0.q"], ["0.o"], ["1"]] and [name for name, _ in seen] == ["0.q", "0.k", "0.o", "1"]
+    assert seen[0][1] is seen[1][1] and seen[2][1] is not seen[0][1]
 
 
 def kinds_of(weight):

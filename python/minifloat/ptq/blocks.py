@@ -112,6 +112,31 @@ def sequence(run: Run, targets: bool = False) -> Iterator[Block]:
             run.block, block.inputs, block.targets = None, [], []
 
 
+def stages(run: Run, block: Block) -> list[list[Layer]]:
+    """The block's layers in the order of their calls, those that get the very same tensor (q, k and v) together.
+
+    To be called within `sequence`, while that block is the current one.
+    """
+    seen: dict[int, list[Layer]] = {}
+    alive = []  # so that no id is used twice
+    handles = []
+    for layer in block.layers:
+
+        def hook(module, args, layer=layer):
+            alive.append(args[0])
+            if not any(layer in stage for stage in seen.values()):
+                seen.setdefault(id(args[0]), []).append(layer)
+
+        handles.append(layer.current.register_forward_pre_hook(hook))
+    try:
+        args, kwargs = block.inputs[0]
+        module_of(block)(*args, **kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(seen.values())
+
+
 def module_of(block: Block) -> nn.Module:
     """The module in the block's place now: of a block that is one layer, whatever takes that layer's place."""
     return block.layers[0].current if block.module is block.layers[0].float else block.module

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ..qtensor import QTensor
+from .blocks import stages
 from .collect import Hessian
 from .layer import Layer
 from .recipe import Step, register
@@ -26,8 +27,8 @@ class GPTQ(Step):
         block: columns between two updates of all later ones; speed only.
         act_order: take the columns by falling Hessian diagonal. The scales of groups are then all set at the start.
         damp: this part of the mean of the Hessian's diagonal is added to it.
-        true_order: within a block of the model, take in the layers one after another. False: all layers of a block see
-            its inputs while they are float, which takes one pass instead of one for each layer.
+        true_order: within a block of the model, take the layers one after another, those with the same input together.
+            False: all layers of a block see its inputs while they are float, which takes one pass through the block.
     Source: Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers",
         section 3.3 and algorithm 1; act-order as in the authors' published code.
     """
@@ -45,12 +46,11 @@ class GPTQ(Step):
 
     def apply(self, run: Run) -> None:
         for block in run.sequence():
-            todo = [layer for layer in block.layers if not run.restored(layer)]
-            for part in [[layer] for layer in todo] if self.true_order else [todo]:
-                hessians = {layer: Hessian() for layer in part}
-                run.collect(hessians)
-                for layer in part:
-                    run.set_weight(layer, self.quantize(layer, hessians[layer].value))
+            for stage in stages(run, block) if self.true_order else [block.layers]:
+                todo = [layer for layer in stage if not run.restored(layer)]
+                hessians = _hessians(run, todo, same_input=self.true_order)
+                for layer in todo:
+                    run.set_weight(layer, self.quantize(layer, hessians[layer]))
 
     def quantize(self, layer: Layer, hessian: torch.Tensor) -> QTensor:
         """The layer's weight for inputs with this Hessian, float64 (row_groups, K, K)."""
@@ -71,6 +71,20 @@ class GPTQ(Step):
             block = -(-block // columns.group_size) * columns.group_size
         _sweep(columns, w.double().reshape(groups, -1, k), hessian.double(), order, block, self.damp)
         return columns.scales.qtensor(columns.codes)
+
+
+def _hessians(run: Run, layers: list[Layer], same_input: bool) -> dict[Layer, torch.Tensor]:
+    """The Hessian of each layer; linear layers that see the same inputs share one."""
+    by_key: dict = {}
+    for layer in layers:
+        outliers = () if layer.outliers is None else tuple(layer.outliers[0].tolist())
+        once = layer.kind == "linear" and run.calls[layer] == 1
+        key = outliers if same_input and once else layer
+        by_key.setdefault(key, []).append(layer)
+    found = {alike[0]: Hessian() for alike in by_key.values()}
+    if found:
+        run.collect(found)
+    return {layer: found[alike[0]].value for alike in by_key.values() for layer in alike}
 
 
 class _Columns:

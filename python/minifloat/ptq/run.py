@@ -32,6 +32,7 @@ class Run:
         model: float modules, and quantized ones where a step has made them. In eval mode.
         batches: the calibration batches.
         layers: the selected layers in the order in which the model calls them. Embeddings are not among them.
+        calls: how often the model calls each of them on the first batch.
         embeddings: the selected nn.Embedding layers, rounded to nearest at the end.
         block: the one that `sequence` has yielded last, if any.
         generator: for whatever is random; seeded alike at the start of every step.
@@ -72,7 +73,7 @@ class Run:
 
         def note(layer: Layer):
             calls[layer] = calls.get(layer, 0) + 1
-            if all(calls.get(other, 0) >= self._calls[other] for other in collectors):
+            if all(calls.get(other, 0) >= self.calls[other] for other in collectors):
                 raise _Stop
 
         with ExitStack() as hooks:
@@ -215,13 +216,13 @@ class Run:
 
     def _in_order(self, layers: list[Layer]) -> list[Layer]:
         """The layers in the order of their first call on the first batch."""
-        self._calls = dict.fromkeys(layers, 0)
+        self.calls = dict.fromkeys(layers, 0)
         order: list[Layer] = []
         with ExitStack() as hooks:
             for layer in layers:
 
                 def hook(module, args, layer=layer):
-                    self._calls[layer] += 1
+                    self.calls[layer] += 1
                     if layer not in order:
                         order.append(layer)
 
