@@ -60,6 +60,31 @@ def test_the_page_needs_nothing_else():
     assert 'name="viewport"' in own
 
 
+def test_the_front_is_what_nothing_beats():
+    from minifloat.explore.report.figure import front
+
+    def row(luts, value, higher=True):
+        return {"luts": luts, "value": value, "higher_is_better": higher}
+
+    points = [(30, 0.9), (20, 0.7), (20, 0.8), (40, 0.9), (50, 0.95), (60, 0.85)]
+    kept = [(r["luts"], r["value"]) for r in front([row(*p) for p in points])]
+    assert kept == [(20, 0.8), (30, 0.9), (50, 0.95)]
+    kept = [(r["luts"], r["value"]) for r in front([row(*p, higher=False) for p in points])]
+    assert kept == [(20, 0.7)]
+    assert front([]) == []
+
+
+def test_the_picture(tmp_path):
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+    from minifloat.explore.report.figure import write_png
+
+    write_png(tmp_path / "map.png", rows([FOUND]))
+    assert (tmp_path / "map.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    for only, metric in (([], None), (rows([FOUND]), "other"), (rows([FOUND]), "perplexity")):
+        with pytest.raises(ValueError, match="no result has a cost in LUTs"):
+            write_png(tmp_path / "none.png", only, metric)
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to draw the page with")
 def test_a_browser_draws_the_page(tmp_path):
     path = tmp_path / "report.html"

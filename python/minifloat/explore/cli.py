@@ -70,6 +70,7 @@ def report(
     out: Annotated[Path, typer.Option(help="The page.", dir_okay=False)] = Path("report.html"),
     png: Annotated[Path | None, typer.Option(help="Also a picture: the metric against LUTs.", dir_okay=False)] = None,
     methods: Annotated[str | None, typer.Option(help="In the picture, only these methods, separated by ';'.")] = None,
+    metric: Annotated[str | None, typer.Option(help="In the picture, this metric, as in kl.")] = None,
 ) -> None:
     """Draw the results of sweeps as one HTML page that needs nothing else."""
     _require("report", "plotly")
@@ -92,7 +93,7 @@ def report(
 
         wanted = None if methods is None else {"", *(name.strip() for name in methods.split(";"))}
         try:
-            write_png(png, [row for row in found if wanted is None or row["method"] in wanted])
+            write_png(png, [row for row in found if wanted is None or row["method"] in wanted], metric)
         except ValueError as error:
             _fail(str(error))
 

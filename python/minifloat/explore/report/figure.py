@@ -8,18 +8,40 @@ COLORS = {"int": "#0b5cad", "float": "#c2410c", "codebook": "#15803d"}
 MARKERS = "oDs^v<>pX"
 
 
-def write_png(path: Path, rows: list[dict]) -> None:
-    """One panel for each task that has a cell with a cost in LUTs; the line is each family's Pareto front."""
+LOWER = ("kl", "perplexity", "log_perplexity")  # of these, less is better; drawn on a logarithmic axis
+
+
+def write_png(path: Path, rows: list[dict], metric: str | None = None) -> None:
+    """One panel for each task that has a cell with a cost in LUTs; the line is each family's Pareto front.
+
+    Args:
+        metric: another one than the task's own.
+    Raises:
+        ValueError: there is nothing to draw.
+    """
     from matplotlib.figure import Figure
 
+    if metric is not None:
+        rows = [with_metric(row, metric) for row in rows]
     drawn = [row for row in rows if row["luts"] is not None and row["value"] is not None]
     tasks = list(dict.fromkeys(row["task"] for row in drawn))
     if not tasks:
-        raise ValueError("no result has a cost in LUTs: sweep formats that the cost table holds, on both sides")
+        raise ValueError(
+            f"no result has a cost in LUTs and {metric or 'a metric'}: the cost table holds no such formats"
+        )
     fig = Figure(figsize=(5.2 * len(tasks), 4.2), layout="constrained")
     for ax, task in zip(fig.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
         _panel(ax, [row for row in rows if row["task"] == task])
     fig.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def with_metric(row: dict, metric: str) -> dict:
+    """The record with another metric of the same result as its value, None where it is missing."""
+    value = row["metrics"].get(metric)
+    lower = metric in LOWER
+    if lower and value is not None and value <= 0:
+        value = None  # float32 itself: no place on a logarithmic axis
+    return row | {"metric": metric, "value": value, "higher_is_better": not lower}
 
 
 def front(rows: list[dict], cost: str = "luts") -> list[dict]:
@@ -53,6 +75,8 @@ def _panel(ax, rows: list[dict]) -> None:
         if row["family"] == "float32" and row["value"] is not None:
             ax.axhline(row["value"], color="0.5", linewidth=0.8, linestyle=":")
     ax.set(title=rows[0]["task"], xlabel="LUTs per multiply-accumulate", ylabel=rows[0]["metric"].replace("_", " "))
+    if rows[0]["metric"] in LOWER:
+        ax.set_yscale("log")
     ax.grid(color="0.9")
     ax.set_axisbelow(True)
-    ax.legend(fontsize=7, loc="lower right")
+    ax.legend(fontsize=7, loc="best")
