@@ -2,14 +2,17 @@
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+import torch
 
 import minifloat as mf
 from minifloat.ptq import Recipe, register
 from minifloat.ptq.gptq import GPTQ
 from minifloat.ptq.recipe import STEPS, Step
 from minifloat.ptq.scales import FindScales
+from ptq.nets import net, vectors
 
 
 @pytest.mark.parametrize(
@@ -93,8 +96,6 @@ def test_other_files_add_steps_by_name():
             seen.append((self.word, [layer.name for layer in run.layers]))
 
     seen = []
-    from ptq.nets import net, vectors
-
     try:
         mf.calibrate(net(), vectors(), "noted_by_a_test(word=y)", "int8-row")
         assert seen == [("y", ["stem", "blocks.0.up", "blocks.0.down", "blocks.1.up", "blocks.1.down", "head"])]
@@ -102,3 +103,15 @@ def test_other_files_add_steps_by_name():
             register(type("Other", (Noted,), {"name": "gptq"}))
     finally:
         del STEPS["noted_by_a_test"]
+
+
+def test_the_step_in_the_documentation_works():
+    text = (Path(__file__).parents[2] / "docs" / "ptq.md").read_text()
+    example = text.split("## A step of your own")[1].split("```python")[1].split("```")[0]
+    try:
+        exec(example, {})
+        batches = vectors()
+        q = mf.calibrate(net(), batches, "flip(part=0.25)", "int4-row")
+        assert torch.equal(q(batches[0]), mf.calibrate(net(), batches, "", "int4-row")(batches[0]))
+    finally:
+        STEPS.pop("flip", None)
