@@ -60,7 +60,7 @@ class Plan:
 
     @property
     def int16_pair(self) -> bool:
-        """float64 carrier: whether integers do as well, because weights are signed minifloats with up to 4 exponent bits.
+        """float64 carrier: whether integers do as well: weights are signed minifloats with up to 4 exponent bits.
 
         A weight is then low + high * 2**7 with two int16 digits of at most 15 * 2**7, and activations fit 8 bits.
         """
