@@ -13,7 +13,6 @@ namespace minifloat {
 namespace {
 
 constexpr int64_t kMultipliesPerTask = 1 << 17;  // below that a second thread costs more than it saves
-constexpr int64_t kRowsForGemm = 32;             // float contract: from here on decode to scratch and call torch's GEMM
 constexpr int64_t kScratchFloats = 1 << 21;      // 8 MiB of decoded weights at a time
 
 int64_t digit_bytes(const Plan& p) {
@@ -89,13 +88,14 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
   at::Tensor y = at::empty({m, p.n}, rows.options());
   if (y.numel() == 0) return y.to(x.scalar_type()).reshape(shape);
   const float* bias_data = bias.has_value() ? bias_floats.const_data_ptr<float>() : nullptr;
-  if (p.carrier == kFloat && m >= kRowsForGemm) {
+  const Kernels& kernels = active_kernels();
+  const Choice choice = choose(p, m, kernels.traits);
+  if (choice.decode == Decode::kGemm) {
     linear_by_gemm(p, weight.const_data_ptr<uint8_t>(), rows, y);
     if (bias_data) y.add_(bias_floats);
     return y.to(x.scalar_type()).reshape(shape);
   }
 
-  const Kernels& kernels = active_kernels();
   const float* x_data = rows.const_data_ptr<float>();
   Activations activations{nullptr, nullptr, nullptr, 1.0f};
   at::Tensor digits, sums, scales;
@@ -120,7 +120,7 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
     });
     if (p.carrier != kFloat) check_finite(p, rows, scales);
   }
-  const LinearArgs args{&p, weight.const_data_ptr<uint8_t>(), activations, m, bias_data, y.data_ptr<float>()};
+  const LinearArgs args{&p, choice, weight.const_data_ptr<uint8_t>(), activations, m, bias_data, y.data_ptr<float>()};
   at::parallel_for(0, ceil_div(p.n, kPanel), grain(m * p.k * kPanel),
                    [&](int64_t begin, int64_t end) { kernels.linear(args, begin, end); });
   return y.to(x.scalar_type()).reshape(shape);

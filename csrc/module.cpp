@@ -25,5 +25,15 @@ PYBIND11_MODULE(_C, m) {
   m.attr("OPERAND_BYTES") = sizeof(minifloat::Operand);
   m.def("isa", [] { return std::string(minifloat::active_kernels().name); }, "the instruction set in use");
   m.def("supported_isas", &minifloat::supported_isas, "instruction sets this CPU supports, widest last");
+  m.def(
+      "choice",
+      [](const std::string& plan, int64_t rows) {
+        if (plan.size() != sizeof(minifloat::Plan)) throw std::invalid_argument("choice: these bytes are not a plan");
+        const auto& p = *reinterpret_cast<const minifloat::Plan*>(plan.data());
+        const auto choice = minifloat::choose(p, rows, minifloat::active_kernels().traits);
+        return std::pair<std::string, int>(choice.method, int(choice.decode));
+      },
+      "method and way to decode (0 registers, 1 panel, 2 gemm) for a plan and so many rows");
+  m.def("force_choice", &minifloat::force_choice, "see kernels/cpu/choice.h");
   m.def("select_isa", &minifloat::select_kernels, "use this instruction set from now on");
 }

@@ -21,8 +21,9 @@ struct Avx2 {
   };
   static constexpr bool kHasDot = false;         // see isa_avxvnni.cpp
   static constexpr bool kSelectsTables = true;  // see ByteTable::select
-  static constexpr int kFusedRows = 4, kMostFusedRows = 4, kRows = 4;
-  static constexpr int kFusedWordRows = 2, kPairRows = 2, kFloatRows = 4, kDoubleRows = 2;
+  static constexpr bool kLooksUpInRows = true;   // see WordTable::lookup_at
+  static constexpr int kFusedRows = 4, kSelectRows = 2, kRows = 4;
+  static constexpr int kPairRows = 2, kFloatRows = 4, kDoubleRows = 2;
 
   template <class Function>
   static MF_INLINE Bytes halves(Function function) {
@@ -257,6 +258,14 @@ struct Avx2 {
             _mm256_castsi256_ps(_mm256_slli_epi32(codes.v[i], 28)))));
       }
       return MF_EACH(_mm256_i32gather_epi32(table, codes.v[i], 4));
+    }
+    // 4-bit codes at bits kAt .. kAt + 3 of each lane, whatever else is in it: permutes look at three bits, blends at one.
+    template <int kAt>
+    MF_INLINE Ints lookup_at(Bytes row) const {
+      return MF_EACH(_mm256_castps_si256(_mm256_blendv_ps(
+          _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(low, _mm256_srli_epi32(row.v[i], kAt))),
+          _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(high, _mm256_srli_epi32(row.v[i], kAt))),
+          _mm256_castsi256_ps(_mm256_slli_epi32(row.v[i], 28 - kAt)))));
     }
   };
 };

@@ -1,10 +1,14 @@
 // AVX-512 with BW, VBMI and VNNI: 16 outputs are one 512-bit register.
 #include <immintrin.h>
 
+// GCC 12 warns of its own _mm512_undefined_epi32() wherever an intrinsic that uses it is inlined.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <string_view>
 #include <type_traits>
 #include <vector>
 
@@ -28,9 +32,9 @@ struct Avx512Vnni {
   struct Doubles {
     __m512d v[2];
   };
-  static constexpr bool kHasDot = true, kSelectsTables = false;
-  static constexpr int kFusedRows = 4, kMostFusedRows = 8, kRows = 8;
-  static constexpr int kFusedWordRows = 4, kPairRows = 6, kFloatRows = 8, kDoubleRows = 4;
+  static constexpr bool kHasDot = true, kSelectsTables = false, kLooksUpInRows = true;
+  static constexpr int kFusedRows = 4, kSelectRows = 4, kRows = 8;
+  static constexpr int kPairRows = 6, kFloatRows = 8, kDoubleRows = 4;
 
   static MF_INLINE Bytes load(const uint8_t* at) { return _mm512_loadu_si512(at); }
   static MF_INLINE void store(uint8_t* at, Bytes b) { _mm512_storeu_si512(at, b); }
@@ -190,12 +194,17 @@ struct Avx512Vnni {
       const __m512i high = _mm512_permutex2var_epi32(words[2], codes, words[3]);
       return _mm512_mask_blend_epi32(_mm512_test_epi32_mask(codes, _mm512_set1_epi32(32)), low, high);
     }
+    // 4-bit codes at bits kAt .. kAt + 3 of each lane: the permute looks at no others.
+    template <int kAt>
+    MF_INLINE Ints lookup_at(Bytes row) const {
+      return _mm512_permutexvar_epi32(_mm512_srli_epi32(row, kAt), words[0]);
+    }
   };
 };
 
 }  // namespace
 
-const Kernels kAvx512VnniKernels{"avx512vnni", shared_scale,       quantize_digits,             quantize_codes,
+const Kernels kAvx512VnniKernels{"avx512vnni", {true, 8, 8, 4}, shared_scale,       quantize_digits,             quantize_codes,
                                  dequantize,   linear<Avx512Vnni>, weights_as_float<Avx512Vnni>};
 
 }  // namespace minifloat

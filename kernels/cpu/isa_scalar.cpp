@@ -3,6 +3,7 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <string_view>
 #include <type_traits>
 #include <vector>
 
@@ -22,9 +23,9 @@ struct Scalar {
   using Ints = Vector<int32_t, 16>;
   using Floats = Vector<float, 16>;
   using Doubles = Vector<double, 16>;
-  static constexpr bool kHasDot = true, kSelectsTables = false;
-  static constexpr int kFusedRows = 0, kMostFusedRows = 0, kRows = 1;
-  static constexpr int kFusedWordRows = 0, kPairRows = 1, kFloatRows = 1, kDoubleRows = 1;
+  static constexpr bool kHasDot = true, kSelectsTables = false, kLooksUpInRows = false;
+  static constexpr int kFusedRows = 0, kSelectRows = 0, kRows = 1;
+  static constexpr int kPairRows = 1, kFloatRows = 1, kDoubleRows = 1;
 
   template <class Out, class Function>
   static MF_INLINE Out each(Function function) {
@@ -157,7 +158,7 @@ struct Scalar {
 
 }  // namespace
 
-const Kernels kScalarKernels{"scalar",         shared_scale,   quantize_digits,         quantize_codes,
+const Kernels kScalarKernels{"scalar", {true, 0, 0, 0}, shared_scale,   quantize_digits,         quantize_codes,
                              dequantize,       linear<Scalar>, weights_as_float<Scalar>};
 
 }  // namespace minifloat

@@ -23,12 +23,12 @@ bool cpu_has_avx512vnni() {
          __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");
 }
 
-struct Choice {
+struct Candidate {
   const Kernels* kernels;
   bool (*supported)();
 };
 // From the plainest to the widest: the last one that the CPU supports is the default.
-constexpr Choice kChoices[] = {
+constexpr Candidate kCandidates[] = {
     {&kScalarKernels, [] { return true; }},
     {&kAvx2Kernels, cpu_has_avx2},
     {&kAvxVnniKernels, cpu_has_avxvnni},
@@ -37,7 +37,7 @@ constexpr Choice kChoices[] = {
 
 const Kernels& find(const std::string& isa) {
   std::string names;
-  for (const Choice& c : kChoices) {
+  for (const Candidate& c : kCandidates) {
     if (!c.supported()) continue;
     if (isa == c.kernels->name) return *c.kernels;
     names += (names.empty() ? "" : ", ") + std::string(c.kernels->name);
@@ -64,7 +64,7 @@ void select_kernels(const std::string& isa) { active = &find(isa); }
 
 std::vector<std::string> supported_isas() {
   std::vector<std::string> names;
-  for (const Choice& c : kChoices)
+  for (const Candidate& c : kCandidates)
     if (c.supported()) names.push_back(c.kernels->name);
   return names;
 }

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "choice.h"
 #include "plan.h"
 
 namespace minifloat {
@@ -19,6 +20,7 @@ struct Activations {
 
 struct LinearArgs {
   const Plan* plan;
+  Choice choice;
   const uint8_t* weight;  // see layout.h
   Activations x;
   int64_t m;
@@ -46,6 +48,7 @@ struct CodesArgs {
 
 struct Kernels {
   const char* name;
+  Traits traits;
   // What must be known of all of x before a row can be rounded: nothing, unless scales or their second level are per tensor.
   Shared (*shared_scale)(const Operand& o, const float* x, int64_t count);
   // Rows [begin, end) of x (m, k) as digits of the plan's carrier, with scales and sums.

@@ -6,15 +6,11 @@
 // with w's sign does (vpsignb), and if the activations hold -128, digits are split into nibbles.
 #pragma once
 
+#include "choice.h"
 #include "decode.h"
 
 namespace minifloat {
 namespace {
-
-struct Method {
-  enum Kind { kDot, kOffset, kSigned, kNibbles } kind;
-  int depth;  // pairs of products per int16 sum: 1, 2, 4 or 8
-};
 
 // The sums of a tile: in registers, or in memory where the int16 sums take the registers.
 template <class Isa, int kCount>
@@ -211,17 +207,16 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
     call.starts.resize(a.m * p.folds);
     for (int64_t i = 0; i < a.m * p.folds; ++i) call.starts[i] = kSigned ? 0 : p.offset * a.x.sums[i];
   }
-  // Few rows: decode in registers, again for each tile. Tables that need most registers are not for tiles.
-  constexpr int kMostFused = kTable && kBits >= 5 && Isa::kSelectsTables ? 2 : Isa::kMostFusedRows;
-  const bool fused = a.m <= kMostFused;
+  constexpr int kFusedRows = kTable && kBits >= 5 && Isa::kSelectsTables ? Isa::kSelectRows : Isa::kFusedRows;
+  const bool fused = a.choice.decode == Decode::kRegisters;
   Scratch decoded(fused ? 0 : l.blocks * 8 * kRowBytes);
   for (int64_t i = begin; i < end; ++i) {
     const Panel panel(p, l, a.weight, i);
     const PackedDigits<Isa, kBits, kTable, kSigned> source(panel.codes, digits, p.offset);
     widen_scales<Isa>(p, panel, l.groups, call);
-    if constexpr (Isa::kFusedRows > 0) {
+    if constexpr (kFusedRows > 0) {
       if (fused) {
-        fused_tiles<Isa, kMethod, std::min(Isa::kFusedRows, kMostFused)>(call, panel, source, 0, kBits * kRowBytes);
+        fused_tiles<Isa, kMethod, kFusedRows>(call, panel, source, 0, kBits * kRowBytes);
         continue;
       }
     }
@@ -230,8 +225,25 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
         Isa::store(decoded.data + (8 * b + q) * kRowBytes, source.template quad<q % 4>(2 * b + q / 4));
       });
     }
-    tiles<Isa, kMethod, rows_per_tile<Isa, kMethod>()>(call, panel, DecodedDigits<Isa>{decoded.data}, 0, panel.codes + l.panel_bytes,
-                                    i + 1 < end ? l.panel_bytes : 0);
+    tiles<Isa, kMethod, rows_per_tile<Isa, kMethod>()>(call, panel, DecodedDigits<Isa>{decoded.data}, 0,
+                                                       panel.codes + l.panel_bytes, i + 1 < end ? l.panel_bytes : 0);
+  }
+}
+
+// Runs the line of kMethods that was chosen, of those compiled for kBits and kTable.
+template <class Isa, int kBits, bool kTable, size_t kLine = 0>
+void linear_int8_method(const LinearArgs& a, uint8_t* digits, int64_t begin, int64_t end) {
+  if constexpr (kLine < std::size(kMethods)) {
+    constexpr MethodLine line = kMethods[kLine];
+    if constexpr (line.compiled(kBits, kTable) && Isa::kHasDot == (line.method.kind == Method::kDot)) {
+      if (std::string_view(a.choice.method) == line.name) {
+        if (line.method.kind == Method::kSigned) {
+          for (int code = 0; code < (1 << kBits); ++code) digits[code] = uint8_t(digits[code] + a.plan->offset);
+        }
+        return linear_int8_panels<Isa, kBits, kTable, line.method>(a, digits, begin, end);
+      }
+    }
+    linear_int8_method<Isa, kBits, kTable, kLine + 1>(a, digits, begin, end);
   }
 }
 
@@ -239,44 +251,10 @@ template <class Isa, int kBits>
 void linear_int8_bits(const LinearArgs& a, int64_t begin, int64_t end) {
   const Plan& p = *a.plan;
   uint8_t digits[256];
-  bool is_table = false;
-  for (int code = 0; code < (1 << kBits); ++code) {
+  for (int code = 0; code < (1 << kBits); ++code)
     digits[code] = uint8_t(p.weight.grid[code ^ p.weight.code_flip] - p.offset);
-    is_table |= digits[code] != code;
-  }
-  auto run = [&]<bool kTable, Method kMethod>() {
-    if constexpr (kTable && kMethod.kind == Method::kSigned) {
-      for (int code = 0; code < (1 << kBits); ++code) digits[code] = uint8_t(digits[code] + p.offset);
-    }
-    linear_int8_panels<Isa, kBits, kTable, kMethod>(a, digits, begin, end);
-  };
-  if constexpr (Isa::kHasDot) {
-    constexpr Method kDot{Method::kDot, 1};
-    return is_table ? run.template operator()<true, kDot>() : run.template operator()<false, kDot>();
-  } else {
-    constexpr Method kNibbles{Method::kNibbles, 1}, kSigned{Method::kSigned, 1};
-    if (is_table) {
-      if constexpr (kBits <= 4) {
-        if (p.depth >= 8) return run.template operator()<true, Method{Method::kOffset, 8}>();
-      }
-      if (p.depth >= 4) return run.template operator()<true, Method{Method::kOffset, 4}>();
-      if constexpr (kBits >= 5) {
-        if (p.depth >= 2) return run.template operator()<true, Method{Method::kOffset, 2}>();
-      }
-      if (p.depth >= 1) return run.template operator()<true, Method{Method::kOffset, 1}>();
-      if (p.signed_depth >= 1) return run.template operator()<true, kSigned>();
-      return run.template operator()<true, kNibbles>();
-    }
-    // Codes that are digits themselves are b-bit integers: their range says how deep int16 sums may be, for activations of
-    // any 8 bits. The plan agrees, or the activations do not fit.
-    constexpr int kDepth = kBits <= 4 ? 8 : kBits == 5 ? 4 : kBits == 6 ? 2 : 1;
-    if constexpr (kBits < 8) {
-      if (p.depth >= kDepth) return run.template operator()<false, Method{Method::kOffset, kDepth}>();
-    } else if (p.signed_depth >= 1) {
-      return run.template operator()<false, kSigned>();
-    }
-    return run.template operator()<false, kNibbles>();
-  }
+  if (digits_by_table(p)) return linear_int8_method<Isa, kBits, true>(a, digits, begin, end);
+  linear_int8_method<Isa, kBits, false>(a, digits, begin, end);
 }
 
 template <class Isa>

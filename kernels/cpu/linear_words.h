@@ -93,15 +93,23 @@ struct PackedWords {
     zero_point_values(p, at, group, values);
     zero_point = Isa::load_floats(values);
   }
+  // The word of k 4 * kQuad + kByte of a half block.
+  template <int kQuad, int kByte>
+  MF_INLINE typename Isa::Ints word(const uint8_t* block, int half, typename Isa::Bytes codes) const {
+    if constexpr (kBits == 4 && Isa::kLooksUpInRows)
+      return table.template lookup_at<8 * kByte + 4 * (kQuad % 2)>(Isa::load(block + (2 * half + kQuad / 2) * kRowBytes));
+    return table.lookup(Isa::template byte_of<kByte>(codes));
+  }
   // visit(step, digits) for the 16 k's of a half block
   template <class Visit>
   MF_INLINE void half(int64_t index, Visit visit) const {
     fetch_ahead<kBits>(panel, index);
+    const uint8_t* block = panel + (index >> 1) * kBits * kRowBytes;
     for_quads([&](auto q) __attribute__((always_inline)) {
-      const auto codes = stored_codes<Isa, kBits, q>(panel + (index >> 1) * kBits * kRowBytes, index & 1);
+      const auto codes = stored_codes<Isa, kBits, q>(block, index & 1);
       typename Isa::Ints even{};
       for_quads([&](auto j) __attribute__((always_inline)) {
-        typename Isa::Ints word = table.lookup(Isa::template byte_of<j>(codes));
+        typename Isa::Ints word = this->template word<q, j>(block, index & 1, codes);
         if constexpr (Carrier::kPerStep == 2) {
           if (has_zero_point) word = Isa::sub_int(word, Isa::to_int(zero_point));
           if constexpr (j % 2 == 0) {
@@ -181,14 +189,14 @@ template <class Isa, class Carrier, class SourceOf>
 MF_INLINE void linear_panels(const LinearArgs& a, int64_t begin, int64_t end, SourceOf source_of) {
   const Plan& p = *a.plan;
   const Layout l = layout_of(p);
-  const bool fused = a.m <= Isa::kFusedWordRows;
+  const bool fused = a.choice.decode == Decode::kRegisters;
   Scratch decoded(fused ? 0 : p.k_padded / Carrier::kPerStep * Carrier::kBytes);
   const int64_t halves = p.fold_padded / 16;
   const int64_t per_scale = p.weight.granularity == kGroup ? p.weight.group_size / p.fold : p.folds;
   for (int64_t i = begin; i < end; ++i) {
     const Panel panel(p, l, a.weight, i);
     auto source = source_of(panel);
-    if (Isa::kFusedWordRows > 0 && fused) {
+    if (fused) {
       for (int64_t m = 0; m < a.m; ++m) word_rows_of_panel<Isa, Carrier, 1>(a, panel, source, m);
       continue;
     }

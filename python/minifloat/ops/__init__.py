@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import torch
 
 from .. import _C
@@ -15,6 +17,26 @@ supported_isas = _C.supported_isas
 select_isa = _C.select_isa
 
 RAW_SCALES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "e8m0fnu": torch.uint8, "e4m3fn": torch.uint8}
+
+
+def choice(plan: torch.Tensor, rows: int) -> tuple[str, str]:
+    """How the CPU would multiply so many rows: (method, where weights are decoded), from the table kernels/cpu/choice.h."""
+    method, decode = _C.choice(bytes(plan.numpy()), rows)
+    return method, ("registers", "panel", "gemm")[decode]
+
+
+@contextmanager
+def forced_choice(method: str = "", decode: str = ""):
+    """For tests and measurements: take this method and way to decode wherever the plan allows it, in all threads.
+
+    Raises:
+        ValueError: no such method or way to decode.
+    """
+    _C.force_choice(method, decode)
+    try:
+        yield
+    finally:
+        _C.force_choice("", "")
 
 
 def prepare(q: QTensor, activation: QuantSpec | None) -> tuple[torch.Tensor, torch.Tensor]:

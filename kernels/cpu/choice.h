@@ -1,0 +1,65 @@
+// Which algorithm multiplies: decided here for every plan, number of rows and instruction set, and nowhere else.
+#pragma once
+
+#include <string>
+
+#include "plan.h"
+
+namespace minifloat {
+
+// How pairs of 8-bit digits are multiplied and summed (carrier kInt8); see linear_int8.h.
+struct Method {
+  enum Kind { kDot, kOffset, kSigned, kNibbles } kind;
+  int depth;  // pairs of products per int16 sum
+};
+
+// Few rows: decode in registers, again for every tile of rows. Many: decode a panel of 16 outputs once, into L1 or L2.
+// Float contract, more rows still: decode to memory and call torch's matrix product.
+enum class Decode { kRegisters, kPanel, kGemm };
+
+// What an instruction set is good at.
+struct Traits {
+  bool has_dot;              // a dot product instruction
+  int most_register_rows;    // carrier kInt8, Decode::kRegisters up to here
+  int most_select_rows;      // the same where a digit is selected from several tables, which takes registers
+  int most_register_words;   // other carriers
+};
+
+struct Choice {
+  const char* method;  // name of a line of kMethods, "" for other carriers than kInt8
+  Decode decode;
+};
+
+struct MethodLine {
+  const char* name;
+  Method method;
+  bool (*exact)(const Plan&);                    // the plan's proof that no int16 sum overflows
+  bool (*compiled)(int bits, bool by_table);     // combinations that no format needs are left out
+};
+
+// From the quickest to the slowest: the first line that is exact and compiled is taken.
+inline constexpr MethodLine kMethods[] = {
+    {"dot", {Method::kDot, 1}, [](const Plan&) { return true; }, [](int, bool) { return true; }},
+    {"offset8", {Method::kOffset, 8}, [](const Plan& p) { return p.depth >= 8; },
+     [](int bits, bool) { return bits <= 4; }},
+    {"offset4", {Method::kOffset, 4}, [](const Plan& p) { return p.depth >= 4; },
+     [](int bits, bool by_table) { return by_table || bits == 5; }},
+    {"offset2", {Method::kOffset, 2}, [](const Plan& p) { return p.depth >= 2; },
+     [](int bits, bool by_table) { return by_table ? bits >= 5 : bits == 6; }},
+    {"offset1", {Method::kOffset, 1}, [](const Plan& p) { return p.depth >= 1; },
+     [](int bits, bool by_table) { return by_table || bits == 7; }},
+    {"signed1", {Method::kSigned, 1}, [](const Plan& p) { return p.signed_depth >= 1; },
+     [](int bits, bool by_table) { return by_table ? bits >= 5 : bits == 8; }},
+    {"nibbles", {Method::kNibbles, 1}, [](const Plan&) { return true; }, [](int, bool) { return true; }},
+};
+
+// Whether digits are looked up; otherwise a code is its digit.
+bool digits_by_table(const Plan& p);
+
+Choice choose(const Plan& p, int64_t m, const Traits& traits);
+
+// For tests and measurements: from now on `method` wherever it is exact and compiled, and `decode` ("registers", "panel",
+// "gemm") wherever it is possible. Empty: as the tables say. Throws std::invalid_argument for other names.
+void force_choice(const std::string& method, const std::string& decode);
+
+}  // namespace minifloat
