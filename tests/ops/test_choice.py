@@ -69,12 +69,12 @@ def test_the_float_contract_turns_to_gemm():
 
 
 def test_unknown_names():
-    with (
-        pytest.raises(ValueError, match="unknown method 'fast', there are: dot, offset8"),
-        mf.ops.forced_choice("fast"),
-    ):
-        pass
-    with pytest.raises(ValueError, match="unknown way to decode 'twice'"), mf.ops.forced_choice("", "twice"):
-        pass
+    cases = [
+        (("fast", ""), "unknown method 'fast', there are: dot, offset8"),
+        (("", "twice"), "unknown way to decode 'twice'"),
+    ]
+    for names, message in cases:
+        with pytest.raises(ValueError, match=message), mf.ops.forced_choice(*names):
+            pass
     with pytest.raises(ValueError, match="not a plan"):
         mf.ops.choice(torch.zeros(3, dtype=torch.uint8), 1)

@@ -20,7 +20,7 @@ RAW_SCALES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "e8m0fnu": t
 
 
 def choice(plan: torch.Tensor, rows: int) -> tuple[str, str]:
-    """How the CPU would multiply so many rows: (method, where weights are decoded), from the table kernels/cpu/choice.h."""
+    """How the CPU multiplies so many rows: (method, where it decodes weights), by the table kernels/cpu/choice.h."""
     method, decode = _C.choice(bytes(plan.numpy()), rows)
     return method, ("registers", "panel", "gemm")[decode]
 
