@@ -7,14 +7,14 @@ from minifloat.ptq import calibrate
 from minifloat.ptq.brecq import rounded_input
 from ptq.nets import cnn, images, layer_of, mse, net, vectors
 
-SHORT = "brecq(steps=200, rate=0.05)"
+SHORT = "brecq(steps=150, rate=0.05)"
 
 
 @pytest.mark.parametrize("weight, activation", [("int3-row", None), ("e2m1-g32-e8m0", "int8-row"), ("nf4-row", None)])
 def test_the_model_gets_nearer_to_the_float_one(weight, activation):
     model, batches = net(), vectors()
     nearest = mse(calibrate(model, batches, "", weight, activation), model, batches)
-    alone = "adaround(steps=200, rate=0.05)"
+    alone = "adaround(steps=150, rate=0.05)"
     adaround, brecq, both = (
         mse(calibrate(model, batches, recipe, weight, activation), model, batches)
         for recipe in (alone, SHORT, f"{alone} + {SHORT}")
@@ -94,3 +94,21 @@ def test_a_fixed_range_and_gptq_before(activation):
     plain = calibrate(model, batches, recipe, "int3-row", activation)
     found = calibrate(model, batches, f"{recipe} + {SHORT}", "int3-row", activation)
     assert mse(found, model, batches) < 0.8 * mse(plain, model, batches)
+
+
+def test_what_helps_only_the_batches_learned_from_is_not_kept():
+    model = net()
+    rng = torch.Generator().manual_seed(0)
+    few = torch.randn(4, 32, generator=rng)  # three batches within four directions, one in all
+    batches = [*(torch.randn(64, 4, generator=rng) @ few for _ in range(3)), 3 * torch.randn(64, 32, generator=rng)]
+
+    def error(recipe, data):
+        """Of the first layer on the last batch."""
+        delta = calibrate(model, data, recipe, "int3-row").stem.weight - model.stem.weight
+        return (batches[-1] @ delta.T).square().mean().item()
+
+    nearest = error("", batches)
+    assert error("brecq(steps=100)", batches[:-1]) > 1.5 * nearest
+    assert error("brecq(steps=100)", batches) <= nearest
+    with pytest.raises(ValueError, match="holdout=1.5"):
+        calibrate(model, batches, "brecq(holdout=1.5)", "int3-row")

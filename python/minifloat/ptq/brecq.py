@@ -30,13 +30,14 @@ class BRECQ(Step):
     """Learn rounding block by block, each on what the quantized blocks before it put out.
 
     The target is the float model's output of the block. Layers that are quantized already start from what they are,
-    others from rounding to nearest. A block is left at its start if learning does not lower its error, measured with
-    the packed kernels on all calibration batches; so no block's error rises.
+    others from rounding to nearest. A block is left at its start unless learning lowers its error, measured with the
+    packed kernels, both on all calibration batches and on those it did not learn from; so no block's error rises.
 
     Attributes:
         blocks: globs over the names of blocks (elements of nn.Sequential and nn.ModuleList, and layers outside of
             them); the layers of other blocks stay as they are, or are rounded to nearest.
         steps: gradient steps for a block, one batch each. rate: of Adam. regularization: see Schedule.
+        holdout: part of the batches, at their end, that is not learned from; at least one batch if there are several.
     """
 
     name = "brecq"
@@ -45,9 +46,12 @@ class BRECQ(Step):
     steps: int = 500
     rate: float = 0.02
     regularization: float = 1.0
+    holdout: float = 0.25
 
     def __post_init__(self):
         self._schedule()
+        if not 0 <= self.holdout < 1:
+            raise ValueError(f"brecq: holdout={self.holdout} is a part of the batches: from 0 to below 1")
 
     def _schedule(self) -> Schedule:
         return Schedule(self.steps, self.rate, self.regularization)
@@ -67,26 +71,48 @@ class BRECQ(Step):
                 layer.quantized = module
                 layer.put(module or layer.float)
             start = {layer: layer.quantized.qtensor if layer.quantized else layer.nearest() for layer in block.layers}
-            chosen = start
-            if block.name in wanted:
-                learn = reconstruct if len(block.layers) > 1 else _learn_alone
-                learned = learn(run, block, start, self._schedule())
-                if block_error(run, block, learned) < block_error(run, block, start):
-                    chosen = learned
+            chosen = self._learned(run, block, start) if block.name in wanted else start
             for layer, q in chosen.items():
                 run.set_weight(layer, q)
 
+    def _learned(self, run: Run, block: Block, start: dict[Layer, QTensor]) -> dict[Layer, QTensor]:
+        """What learning made of the block, or the start."""
+        seen = len(block.inputs)
+        if seen > 1 and self.holdout:
+            seen -= min(max(1, int(self.holdout * seen)), seen - 1)
+        if len(block.layers) > 1:
+            found = reconstruct(run, block, start, self._schedule(), seen)
+        else:
+            found = learn_alone(run, block, start, self._schedule(), seen)
+        after, before = (block_errors(run, block, weights) for weights in (found, start))
+        unseen = slice(seen if seen < len(before) else 0, None)
+        return found if sum(after) < sum(before) and sum(after[unseen]) < sum(before[unseen]) else start
 
-def _learn_alone(run: Run, block: Block, start: dict[Layer, QTensor], schedule: Schedule) -> dict[Layer, QTensor]:
-    """The same for a block of one layer, whose error the gram of its inputs gives in full: AdaRound."""
-    return {layer: learn_rounding(layer.matrix, q, input_gram(run, layer), schedule) for layer, q in start.items()}
+
+def learn_alone(
+    run: Run, block: Block, start: dict[Layer, QTensor], schedule: Schedule, seen: int
+) -> dict[Layer, QTensor]:
+    """As reconstruct, for a block of one layer, whose error the gram of its inputs gives in full: AdaRound."""
+    all_inputs = block.inputs
+    block.inputs = all_inputs[:seen]
+    try:
+        return {layer: learn_rounding(layer.matrix, q, input_gram(run, layer), schedule) for layer, q in start.items()}
+    finally:
+        block.inputs = all_inputs
 
 
-def reconstruct(run: Run, block: Block, start: dict[Layer, QTensor], schedule: Schedule) -> dict[Layer, QTensor]:
-    """The block's weights with learned rounding. start: what to start from; the scales stay."""
+def reconstruct(
+    run: Run, block: Block, start: dict[Layer, QTensor], schedule: Schedule, seen: int
+) -> dict[Layer, QTensor]:
+    """The block's weights with learned rounding.
+
+    Args:
+        start: what to start from; the scales stay. seen: batches to learn from, the first ones.
+    """
     soft = {layer: SoftRounding(layer.matrix, q) for layer, q in start.items()}
     rows = sum(q.shape[0] for q in start.values())
-    weight = rows / max(block_error(run, block, start), torch.finfo(torch.float32).tiny)
+    error = sum(block_errors(run, block, start)[:seen]) / seen
+    weight = rows / max(error, torch.finfo(torch.float32).tiny)
     adam = torch.optim.Adam([s.v for s in soft.values()], lr=schedule.rate)
     with run.as_float(), ExitStack() as hooks, torch.enable_grad():
         module = module_of(block)
@@ -94,7 +120,7 @@ def reconstruct(run: Run, block: Block, start: dict[Layer, QTensor], schedule: S
         for layer in soft:
             hooks.callback(layer.float.register_forward_pre_hook(_rounds_input(layer)).remove)
         for step in track(range(schedule.steps), f"learning {block.name}"):
-            i = step % len(block.inputs)
+            i = step % seen
             values, penalty = {}, 0.0
             for layer, s in soft.items():
                 h = s.h()
@@ -121,15 +147,15 @@ def _as_weight(layer: Layer, w: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def block_error(run: Run, block: Block, weights: dict[Layer, QTensor]) -> float:
-    """Mean squared error of the block's outputs with these weights, by the packed kernels, over all batches."""
-    total = 0.0
+def block_errors(run: Run, block: Block, weights: dict[Layer, QTensor]) -> list[float]:
+    """Mean squared error of the block's outputs with these weights, by the packed kernels, for each batch."""
+    errors = []
     with run.showing({layer: layer.make(q) for layer, q in weights.items()}):
         module = module_of(block)
         for (args, kwargs), target in zip(block.inputs, block.targets, strict=True):
             delta = first_of(module(*args, **kwargs)) - first_of(target)
-            total += delta.double().square().mean().item()
-    return total / len(block.inputs)
+            errors.append(delta.double().square().mean().item())
+    return errors
 
 
 def _rounds_input(layer: Layer):
