@@ -10,15 +10,15 @@ from .cells import Cell
 from .tasks import Task
 
 WANTED = ("linear", "conv2d")
-GROUPED_INPUT = "int8-tensor"
+GROUPED_INPUT = "int8-tensor-zp"  # behind a ReLU, a zero point keeps the sign from wasting half of the codes
 
 
 def quantized(task: Task, cell: Cell) -> nn.Module:
     """task.model quantized as the cell says: a new model, or task.model itself for the float32 cell.
 
-    Whatever the cell says, the input of a grouped convolution is int8 with one scale: it is a small part of the work, a
-    scale for each patch would be a finer format than hardware has, and with one scale for channels of all magnitudes
-    fewer bits leave nothing of MobileNetV2 (see docs/study.md).
+    Whatever the cell says, the input of a grouped convolution is int8 with one scale and zero point: it is a small part
+    of the work, a scale for each patch would be a finer format than hardware has, and with one scale for channels of
+    all magnitudes fewer bits leave nothing of MobileNetV2 (see docs/study.md).
     """
     if cell.weight is None:
         return task.model
