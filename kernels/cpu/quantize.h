@@ -69,6 +69,11 @@ float scale_of(const Operand& o, float top, float tensor_scale) {
 
 // Zero point and scale so that [min(x, 0), max(x, 0)] fits [lowest, highest].
 void affine_scale(const Operand& o, const float* x, int64_t count, float& scale, float& zero_point) {
+  if (const float all = magnitude(x, count, true); all != all) {  // NaN or infinity, which the comparisons below would miss
+    scale = all;
+    zero_point = 0;
+    return;
+  }
   float bottom = 0, top = 0;
   for (int64_t i = 0; i < count; ++i) {
     bottom = x[i] < bottom ? x[i] : bottom;

@@ -144,6 +144,9 @@ def test_nan_activations(isa):
     x[2, 3] = float("inf")
     with pytest.raises(ValueError, match="x holds inf at row 2, column 3"):
         mf.linear(x, q, bias, "int8-g32")
+    for activation in ("uint8-row-zp", "int8-g32-zp", "int8-tensor-zp"):
+        with pytest.raises(ValueError, match="x holds inf at row 2, column 3"):
+            mf.linear(x, q, bias, activation)
     y = mf.linear(x, q, bias, "e4m3fn-row")
     assert y[2].isnan().all() and not y[[0, 1, 3]].isnan().any()
     check(q, x, bias, "e4m3fn-row")
