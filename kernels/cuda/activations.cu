@@ -1,0 +1,174 @@
+// x to digits: one pass for the scale, one for the rounding, both in one kernel unless a scale covers the whole tensor.
+#include "activations.h"
+
+#include "launch.cuh"
+#include "rounding.cuh"
+
+namespace minifloat::cuda {
+namespace {
+
+constexpr int kGroupThreads = 256, kRowThreads = 1024, kWarps = kRowThreads / 32;
+
+MF_DEVICE Extremes reduce_warp(Extremes e) {
+#pragma unroll
+  for (int mask = 16; mask; mask >>= 1) {
+    Extremes other;
+    other.positive = __shfl_xor_sync(0xffffffffu, e.positive, mask);
+    other.negative = __shfl_xor_sync(0xffffffffu, e.negative, mask);
+    e.take(other);
+  }
+  return e;
+}
+MF_DEVICE int32_t reduce_warp(int32_t sum) {
+#pragma unroll
+  for (int mask = 16; mask; mask >>= 1) sum += __shfl_xor_sync(0xffffffffu, sum, mask);
+  return sum;
+}
+
+struct Shared {
+  float thresholds[256];
+  int16_t grid[256];
+  Extremes extremes[kWarps];
+  int32_t sums[kWarps];
+};
+
+__global__ void __launch_bounds__(kRowThreads) tensor_extremes(const __grid_constant__ QuantizeParams p) {
+  Extremes e;
+  const int64_t count = p.m * p.k;
+  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += int64_t(gridDim.x) * blockDim.x)
+    e.take(load_element(p.x, i, p.x_type));
+  e = reduce_warp(e);
+  if (threadIdx.x % 32 == 0) {
+    atomicMax(p.extremes, e.positive);
+    atomicMax(p.extremes + 1, e.negative);
+  }
+}
+
+// Digits of slots first, first + step, ... below end, of one row; returns this lane's share of their sum.
+MF_DEVICE int32_t round_slots(const QuantizeParams& p, const Shared& tables, int64_t row, int first, int step, int end,
+                              float divisor, float zero_point) {
+  const int lane = threadIdx.x % 32;
+  int32_t sum = 0;
+  for (int slot = first; slot < end; slot += step) {
+    const int fold = slot / p.slots_per_fold, offset = slot % p.slots_per_fold * p.slot_k;
+    for (int i = lane * 4; i < p.slot_k; i += 128) {
+      uint32_t low = 0, high = 0;
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        int digit = 0;
+        if (fold < p.folds && offset + i + j < p.fold && divisor == divisor) {
+          const float x = load_element(p.x, row * p.k + int64_t(fold) * p.fold + offset + i + j, p.x_type);
+          digit = round_to_grid(p.rounding, tables.thresholds, tables.grid, x, divisor, zero_point);
+        }
+        sum += digit;
+        const int low_digit = int8_t(digit);
+        low |= uint32_t(digit & 0xff) << (8 * byte_of_k(j));
+        high |= uint32_t(((digit - low_digit) >> 8) & 0xff) << (8 * byte_of_k(j));
+      }
+      const int64_t at = row * p.k_padded + int64_t(slot) * p.slot_k + i;
+      *reinterpret_cast<uint32_t*>(p.low + at) = low;
+      if (p.digits_per_value == 2) *reinterpret_cast<uint32_t*>(p.high + at) = high;
+    }
+  }
+  return sum;
+}
+
+// One row a block, or part of one: blockIdx.y shares out its groups.
+__global__ void __launch_bounds__(kRowThreads) quantize_rows(const __grid_constant__ QuantizeParams p) {
+  Shared& shared = *reinterpret_cast<Shared*>(shared_memory());
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
+  const int64_t row = blockIdx.x;
+  for (int i = threadIdx.x; i < 256; i += blockDim.x) {
+    shared.thresholds[i] = p.rounding.thresholds[i];
+    shared.grid[i] = p.rounding.grid[i];
+  }
+  Extremes whole;
+  if (p.extremes) whole.positive = p.extremes[0], whole.negative = p.extremes[1];
+  const float tensor_scale = p.tensor_scale ? second_level_scale(p.rounding, whole) : 1.0f;
+  if (p.tensor_scale && row == 0 && blockIdx.y == 0 && threadIdx.x == 0) *p.tensor_scale = tensor_scale;
+
+  if (blockIdx.y == 0 && warp == warps - 1)  // what lies past the last fold
+    round_slots(p, shared, row, p.folds * p.slots_per_fold, 1, int(p.k_padded / p.slot_k), 1.0f, 0.0f);
+
+  if (p.grouped) {
+    __syncthreads();
+    const int folds_per_group = p.fold ? int(p.group_k / p.fold) : 0;
+    for (int group = blockIdx.y * warps + warp; group < p.groups; group += gridDim.y * warps) {
+      Extremes e;
+      for (int64_t i = lane; i < p.group_k; i += 32) e.take(load_element(p.x, row * p.k + group * p.group_k + i, p.x_type));
+      const Step step = step_of(p.rounding, reduce_warp(e), tensor_scale);
+      if (lane == 0) p.scales[row * p.groups + group] = step.scale;
+      for (int f = group * folds_per_group; f < (group + 1) * folds_per_group; ++f) {
+        const int32_t sum = reduce_warp(round_slots(p, shared, row, f * p.slots_per_fold, 1, (f + 1) * p.slots_per_fold,
+                                                    mul(step.scale, tensor_scale), step.zero_point));
+        if (lane == 0) p.sums[row * p.folds + f] = sum;
+      }
+    }
+    return;
+  }
+
+  if (!p.per_tensor) {
+    Extremes e;
+    for (int64_t i = threadIdx.x; i < p.k; i += blockDim.x) e.take(load_element(p.x, row * p.k + i, p.x_type));
+    e = reduce_warp(e);
+    if (lane == 0) shared.extremes[warp] = e;
+    __syncthreads();
+    whole = Extremes();
+    for (int w = 0; w < warps; ++w) whole.take(shared.extremes[w]);
+  } else {
+    __syncthreads();
+  }
+  const Step step = step_of(p.rounding, whole, tensor_scale);
+  const float divisor = mul(step.scale, tensor_scale);
+  if (threadIdx.x == 0) p.scales[row] = step.scale;
+  if (p.folds != 1) {
+    for (int f = warp; f < p.folds; f += warps) {
+      const int32_t sum = reduce_warp(round_slots(p, shared, row, f * p.slots_per_fold, 1, (f + 1) * p.slots_per_fold, divisor,
+                                                  step.zero_point));
+      if (lane == 0) p.sums[row * p.folds + f] = sum;
+    }
+    return;
+  }
+  const int32_t sum = reduce_warp(round_slots(p, shared, row, warp, warps, p.slots_per_fold, divisor, step.zero_point));
+  if (lane == 0) shared.sums[warp] = sum;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    int32_t total = 0;
+    for (int w = 0; w < warps; ++w) total += shared.sums[w];
+    p.sums[row] = total;
+  }
+}
+
+__global__ void __launch_bounds__(256) spread_rows(const __grid_constant__ SpreadParams p) {
+  const Layout& l = p.layout;
+  const int64_t row = blockIdx.x;
+  for (int64_t i = int64_t(blockIdx.y) * blockDim.x + threadIdx.x; i < l.k_padded; i += int64_t(gridDim.y) * blockDim.x) {
+    const int64_t fold = i / l.fold_padded, offset = i % l.fold_padded;
+    const bool inside = fold < l.folds && offset < l.fold;
+    store_element(p.out, row * l.k_padded + i, p.out_type,
+                  inside ? load_element(p.x, row * p.k + fold * l.fold + offset, p.x_type) : 0.0f);
+  }
+}
+
+}  // namespace
+
+cudaError_t quantize_activations(const QuantizeParams& p, cudaStream_t stream) {
+  if (p.extremes) {
+    cudaError_t error = cudaMemsetAsync(p.extremes, 0, 2 * sizeof(uint32_t), stream);
+    if (error != cudaSuccess) return error;
+    const int64_t blocks = ceil_div(p.m * p.k, 4 * kRowThreads);
+    error = launch(tensor_extremes, dim3(unsigned(blocks < 1 ? 1 : blocks > 512 ? 512 : blocks)), kRowThreads, 0, stream, p);
+    if (error != cudaSuccess) return error;
+  }
+  const int threads = p.grouped ? kGroupThreads : kRowThreads;
+  const int64_t parts = p.grouped ? ceil_div(p.groups, kGroupThreads / 32) : 1;
+  return launch(quantize_rows, dim3(unsigned(p.m), unsigned(parts < 1 ? 1 : parts > 64 ? 64 : parts)), threads, sizeof(Shared),
+                stream, p);
+}
+
+cudaError_t spread_activations(const SpreadParams& p, cudaStream_t stream) {
+  const int64_t parts = ceil_div(p.layout.k_padded, 1024);
+  return launch(spread_rows, dim3(unsigned(p.m), unsigned(parts > 64 ? 64 : parts)), 256, 0, stream, p);
+}
+
+}  // namespace minifloat::cuda

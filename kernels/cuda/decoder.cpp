@@ -1,0 +1,121 @@
+// Tables and shifts from a plan: how each kind of multiplication sees the weight's codes.
+#include "job.h"
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+namespace minifloat::cuda {
+namespace {
+
+// Stored codes whose values count up by one from the lowest: no table needed.
+bool counts_up(const Operand& w) {
+  for (int code = 0; code < 1 << w.bits; ++code)
+    if (w.values[code ^ w.code_flip] != w.lowest + float(code)) return false;
+  return true;
+}
+
+bool fits_digit(int value) { return value >= -128 && value <= 127; }
+
+// value = low + 256 * high, both signed bytes; false if it does not fit.
+bool split(int value, uint32_t& low, uint32_t& high) {
+  const int low_digit = int8_t(value), high_digit = (value - low_digit) / 256;
+  low = uint8_t(low_digit), high = uint8_t(high_digit);
+  return fits_digit(high_digit);
+}
+
+// The 16 bits of a value that float16 (bfloat16) holds exactly; false if it does not.
+bool exact_float16(float value, uint32_t& bits) {
+  if (value == 0) {
+    bits = std::signbit(value) ? 0x8000 : 0;
+    return true;
+  }
+  int exponent;
+  const float fraction = std::frexp(std::fabs(value), &exponent);  // value = fraction * 2**exponent, fraction in [0.5, 1)
+  if (exponent > 16 || exponent < -23) return false;
+  const float units = std::ldexp(fraction, exponent < -13 ? exponent + 24 : 11);  // in units of the last place
+  if (units != std::floor(units)) return false;
+  const uint32_t whole = uint32_t(units);
+  bits = (exponent < -13 ? whole : uint32_t(exponent + 14) << 10 | (whole & 0x3ff)) | (value < 0 ? 0x8000 : 0);
+  return true;
+}
+bool exact_bfloat16(float value, uint32_t& bits) {
+  bits = std::bit_cast<uint32_t>(value) >> 16;
+  return (std::bit_cast<uint32_t>(value) & 0xffff) == 0;
+}
+
+// Sign, exponent and mantissa moved by a shift. False if the wider type's exponent has no room.
+bool by_shift(const Operand& w, Math math, Decoder& d) {
+  if (w.encode_kind != kByMinifloat || w.code_flip) return false;
+  const int exponent_bits = w.bits - 1 - w.mantissa_bits, bias = 1 - w.min_exponent;
+  const int wide_exponent = math == kMathFloat16 ? 5 : 8, wide_bias = math == kMathFloat16 ? 15 : 127;
+  const int field = wide_bias - bias + wide_bias;  // exponent of the multiplier 2**(wide_bias - bias), biased
+  if (exponent_bits > wide_exponent || field < 1 || field >= 2 * wide_bias + 1) return false;
+  const int width = math == kMathFloat32 ? 32 : 16, mantissa = math == kMathFloat16 ? 10 : math == kMathBFloat16 ? 7 : 23;
+  const uint64_t both = width == 16 ? 0x10001u : 1u;
+  d.kind = kDecodeMinifloat;
+  d.shift = wide_exponent - exponent_bits;
+  d.sign_mask = uint32_t((1ull << (width - 1)) * both);
+  d.magnitude_mask = uint32_t((((1ull << (w.bits - 1)) - 1) << (width - d.shift - w.bits)) * both);
+  d.multiplier = uint32_t((uint64_t(field) << mantissa) * both);
+  return true;
+}
+
+}  // namespace
+
+bool make_decoder(const Plan& plan, Math math, Decoder& d, int32_t& center) {
+  const Operand& w = plan.weight;
+  std::memset(&d, 0, sizeof d);
+  center = 0;
+  const int codes = 1 << w.bits;
+  if (math == kMathInt8 || math == kMathInt16) {
+    if (math == kMathInt8 && w.bits > 4 && counts_up(w)) {
+      d.kind = kDecodeIntegers;
+      d.flip = w.bits == 8 ? 0x80808080u : 0;
+      center = int(w.lowest) + (w.bits == 8 ? 128 : 0);
+      return true;
+    }
+    d.kind = kDecodeTable;
+    if (math == kMathInt8) {
+      int low = 0, high = 0;
+      for (int code = 0; code < codes; ++code) {
+        if (w.values[code] != w.values[code]) continue;
+        low = std::min(low, w.grid[code]), high = std::max(high, w.grid[code]);
+      }
+      if (!fits_digit(low) || !fits_digit(high)) center = low + 128;
+    }
+    for (int code = 0; code < codes; ++code) {
+      const int from = code ^ w.code_flip;
+      if (w.values[from] != w.values[from]) continue;  // no weight has these codes
+      uint32_t low = 0, high = 0;
+      if (!split(w.grid[from] - center, low, high) || (math == kMathInt8 && !fits_digit(w.grid[from] - center))) return false;
+      if (w.bits > 4) {
+        d.table[code] = low | high << 8;
+      } else {
+        d.table[code / 4] |= low << (code % 4 * 8);
+        d.table[4 + code / 4] |= high << (code % 4 * 8);
+      }
+    }
+    return true;
+  }
+  if (counts_up(w)) {
+    d.kind = kDecodeIntegers;
+    d.origin = -w.lowest;
+    return true;
+  }
+  if (w.has_zero_point) return false;
+  if (by_shift(w, math, d)) return true;
+  d.kind = kDecodeTable;
+  for (int code = 0; code < codes; ++code) {
+    const float value = w.values[code ^ w.code_flip];
+    if (value != value) continue;
+    if (math == kMathFloat32) {
+      d.table[code] = std::bit_cast<uint32_t>(value);
+    } else if (!(math == kMathFloat16 ? exact_float16(value, d.table[code]) : exact_bfloat16(value, d.table[code]))) {
+      return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace minifloat::cuda

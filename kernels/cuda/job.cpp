@@ -1,0 +1,195 @@
+#include "job.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "linear.h"
+#include "narrow_space.h"
+
+namespace minifloat::cuda {
+namespace {
+
+constexpr int64_t kMaxNarrowRows = 16, kMaxOrderedColumns = 8;
+
+bool is_exact(Math math) { return math == kMathInt8 || math == kMathInt16; }
+
+QuantizeParams quantize_params(const Plan& plan, const Layout& l, const Job& job, const void* x, ElementType x_type,
+                               int64_t m, char* workspace) {
+  QuantizeParams q{};
+  const Operand& a = plan.activation;
+  q.x = x, q.x_type = x_type, q.m = m, q.k = plan.k, q.k_padded = l.k_padded;
+  q.digits_per_value = job.math == kMathInt16 ? 2 : 1;
+  q.fold = int(l.fold), q.fold_padded = int(l.fold_padded), q.folds = int(l.folds);
+  q.slot_k = int(std::min<int64_t>(l.fold_padded, kChunk)), q.slots_per_fold = int(l.fold_padded / q.slot_k);
+  q.groups = int(activation_groups(plan)), q.grouped = a.granularity == kGroup;
+  q.group_k = q.grouped ? a.group_size : plan.k;
+  q.low = reinterpret_cast<int8_t*>(workspace + job.x_at), q.high = reinterpret_cast<int8_t*>(workspace + job.x_high_at);
+  q.sums = reinterpret_cast<int32_t*>(workspace + job.sums_at);
+  q.scales = reinterpret_cast<float*>(workspace + job.scales_at);
+  q.per_tensor = a.granularity == kTensor;
+  if (a.scale_kind == kTwoLevel) q.tensor_scale = reinterpret_cast<float*>(workspace + job.tensor_scale_at);
+  if (a.scale_kind == kTwoLevel || q.per_tensor) q.extremes = reinterpret_cast<uint32_t*>(workspace + job.extremes_at);
+  Rounding& r = q.rounding;
+  r.encode_kind = a.encode_kind, r.scale_kind = a.scale_kind, r.has_zero_point = a.has_zero_point, r.is_signed = a.is_signed;
+  r.scale_exponent = a.scale_exponent, r.mantissa_bits = a.mantissa_bits, r.min_exponent = a.min_exponent;
+  r.scale_max = a.scale_max, r.lowest = a.lowest, r.highest = a.highest, r.to_grid = std::ldexp(1.0f, -a.unit);
+  std::copy(a.thresholds, a.thresholds + 256, r.thresholds);
+  std::copy(a.scale_thresholds, a.scale_thresholds + 256, r.scale_thresholds);
+  for (int rank = 0; rank < 256; ++rank) {
+    r.grid[rank] = int16_t(a.grid[a.codes[rank]]);
+    r.scale_values[rank] = a.scale_values[std::min(1 + rank, 126)];
+  }
+  r.largest_scale = a.scale_values[126];  // of e4m3fn
+  return q;
+}
+
+LinearParams linear_params(const Plan& plan, const Layout& l, const Job& job, const uint8_t* weight, int64_t m) {
+  LinearParams p{};
+  p.codes = weight, p.scales = weight + l.scales_at;
+  p.zero_points = plan.weight.has_zero_point ? weight + l.zero_points_at : nullptr;
+  p.m = m, p.n = l.n, p.k_padded = l.k_padded, p.panel_bytes = l.panel_bytes;
+  p.chunks = int(l.chunks), p.folds = int(l.folds), p.groups = int(l.groups);
+  p.columns = job.columns, p.splits = job.splits;
+  p.scale_kind = plan.weight.scale_kind, p.scale_bytes = l.scale_bytes;
+  p.slot_k = int(std::min<int64_t>(l.fold_padded, kChunk));
+  p.slots = kChunk / p.slot_k;
+  p.slots_per_fold = int(l.fold_padded / p.slot_k);
+  const bool grouped = plan.weight.granularity == kGroup && l.fold;
+  p.slots_per_group = grouped ? int(plan.weight.group_size / l.fold) * p.slots_per_fold : 1 << 30;
+  p.x_grouped = is_exact(job.math) && plan.activation.granularity == kGroup;
+  p.folds_per_x_group = p.x_grouped && l.fold ? int(plan.activation.group_size / l.fold) : 1 << 30;
+  p.ordered = is_exact(job.math) && l.folds > 1;
+  p.center = job.center;
+  p.zero_point_mask = plan.weight.code_flip;
+  p.lowest = plan.weight.lowest;
+  p.unit = is_exact(job.math) ? std::ldexp(1.0f, plan.unit) : 1.0f;
+  p.weight_tensor_scale = plan.weight.tensor_scale;
+  p.decoder = job.decoder;
+  return p;
+}
+
+// Rows of x for one block: as many as fit, and no more than there are.
+int columns_for(const Plan& plan, const Layout& l, const Job& job, int64_t m) {
+  if (job.route != kRouteNarrow) return 8;
+  LinearParams p = linear_params(plan, l, job, nullptr, m);
+  p.columns = int(std::min(m, p.ordered ? kMaxOrderedColumns : kMaxNarrowRows));
+  while (p.columns > 1 && NarrowSpace(p, is_exact(job.math), l.bits).bytes > kSharedLimit) --p.columns;
+  return p.columns;
+}
+
+}  // namespace
+
+std::string unsupported(const Plan& plan) {
+  if (plan.carrier == kFloat) return "";
+  if (plan.carrier != kInt8 && plan.carrier != kInt16)
+    return "exact sums of these two formats need more than 32 bits, which the CUDA kernels do not have: use backend='cpu' or "
+           "'reference', narrower formats, or activation=None";
+  const Math math = plan.carrier == kInt8 ? kMathInt8 : kMathInt16;
+  Decoder decoder;
+  int32_t center;
+  bool fits = make_decoder(plan, math, decoder, center);
+  for (int code = 0; code < 1 << plan.activation.bits; ++code) fits &= std::abs(plan.activation.grid[code]) <= 32639;
+  if (plan.activation.has_zero_point && plan.activation.highest - plan.activation.lowest > 32639) fits = false;
+  return fits ? "" : "the integers of these formats do not fit two 8-bit digits: use backend='cpu' or activation=None";
+}
+
+Job make_job(const Plan& plan, int64_t m, ElementType x_type) {
+  Job job{};
+  const Layout l = layout_of(plan);
+  job.splits = 1;
+  if (plan.carrier != kFloat) {
+    job.math = plan.carrier == kInt8 ? kMathInt8 : kMathInt16;
+    make_decoder(plan, job.math, job.decoder, job.center);
+    job.route = kRouteNarrow;
+  } else {
+    job.math = x_type == kElementFloat32 ? kMathFloat32 : x_type == kElementFloat16 ? kMathFloat16 : kMathBFloat16;
+    if (!make_decoder(plan, job.math, job.decoder, job.center)) {
+      job.math = kMathFloat32;
+      make_decoder(plan, job.math, job.decoder, job.center);
+    }
+    job.route = job.math == kMathFloat32 ? (m <= kMaxOrderedColumns ? kRouteLanes : kRouteMultiply) : kRouteNarrow;
+  }
+  job.columns = columns_for(plan, l, job, m);
+
+  const auto take = [&](int64_t bytes) {
+    const int64_t at = job.workspace_bytes;
+    job.workspace_bytes += ceil_div(bytes, 256) * 256;
+    return at;
+  };
+  if (is_exact(job.math)) {
+    job.x_at = take(m * l.k_padded);
+    job.x_high_at = job.math == kMathInt16 ? take(m * l.k_padded) : 0;
+    job.sums_at = take(m * l.folds * 4);
+    job.scales_at = take(m * activation_groups(plan) * 4);
+    job.tensor_scale_at = take(4);
+    job.extremes_at = take(8);
+  } else if (job.route != kRouteMultiply) {
+    const ElementType wanted = job.math == kMathFloat32 ? kElementFloat32 : x_type;
+    job.spread = l.k != l.k_padded || wanted != x_type;
+    if (job.spread) job.x_at = take(m * l.k_padded * (wanted == kElementFloat32 ? 4 : 2));
+  }
+  if (job.splits > 1) job.partial_at = take(job.splits * m * l.n * 4);
+  return job;
+}
+
+cudaError_t linear(const Plan& plan, const Job& job, const uint8_t* weight, const void* x, ElementType x_type, int64_t m,
+                   const float* bias, void* y, void* workspace, cudaStream_t stream) {
+  const Layout l = layout_of(plan);
+  char* const space = static_cast<char*>(workspace);
+  LinearParams p = linear_params(plan, l, job, weight, m);
+  p.bias = bias, p.y = y, p.y_type = x_type, p.partial = space + job.partial_at;
+  if (is_exact(job.math)) {
+    const QuantizeParams q = quantize_params(plan, l, job, x, x_type, m, space);
+    const cudaError_t error = quantize_activations(q, stream);
+    if (error != cudaSuccess) return error;
+    p.x = q.low, p.x_high = q.high, p.x_sums = q.sums, p.x_scales = q.scales, p.x_tensor_scale = q.tensor_scale;
+    p.x_groups = q.groups;
+  } else if (job.spread) {
+    SpreadParams s{};
+    s.x = x, s.x_type = x_type, s.m = m, s.k = plan.k, s.layout = l, s.out = space + job.x_at;
+    s.out_type = job.math == kMathFloat32 ? kElementFloat32 : x_type;
+    const cudaError_t error = spread_activations(s, stream);
+    if (error != cudaSuccess) return error;
+    p.x = s.out;
+  } else {
+    p.x = x;
+  }
+  switch (job.route) {
+    case kRouteNarrow:
+      switch (job.math) {
+        case kMathInt8: return linear_narrow_int8(p, l.bits, stream);
+        case kMathInt16: return linear_narrow_int16(p, l.bits, stream);
+        case kMathFloat16: return linear_narrow_float16(p, l.bits, stream);
+        default: return linear_narrow_bfloat16(p, l.bits, stream);
+      }
+    case kRouteLanes: return linear_lanes_float32(p, l.bits, stream);
+    default: return cudaErrorNotSupported;
+  }
+}
+
+StorageParams storage_params(const Plan& plan, uint8_t* packed, uint8_t* scales, uint8_t* zero_points, uint8_t* weight) {
+  StorageParams s{};
+  s.layout = layout_of(plan);
+  s.code_flip = plan.weight.code_flip;
+  s.per_tensor = plan.weight.granularity == kTensor;
+  s.has_zero_points = plan.weight.has_zero_point;
+  s.packed_row_bytes = ceil_div(plan.k * plan.weight.bits, 8);
+  s.packed = packed, s.scales = scales, s.zero_points = zero_points, s.weight = weight;
+  return s;
+}
+
+DequantizeParams dequantize_params(const Plan& plan, const uint8_t* weight, float* out) {
+  DequantizeParams d{};
+  d.layout = layout_of(plan);
+  d.weight = weight, d.out = out;
+  d.scale_kind = plan.weight.scale_kind, d.has_zero_points = plan.weight.has_zero_point;
+  d.tensor_scale = plan.weight.tensor_scale;
+  for (int code = 0; code < 256; ++code) {
+    d.values[code] = plan.weight.values[code ^ plan.weight.code_flip];
+    d.zero_values[code] = plan.weight.values[code];
+  }
+  return d;
+}
+
+}  // namespace minifloat::cuda

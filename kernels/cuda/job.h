@@ -1,0 +1,48 @@
+// One call of linear: which kernels run, with what, in how much workspace. Host code without torch, so that the tests on
+// the CPU go the same way as the op.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <string>
+
+#include "activations.h"
+#include "params.h"
+#include "storage.h"
+
+namespace minifloat::cuda {
+
+enum Route : int32_t {
+  kRouteNarrow = 0,    // narrow.cuh
+  kRouteWide = 1,      // wide.cuh
+  kRouteLanes = 2,     // lanes.cuh
+  kRouteMultiply = 3,  // dequantize_weight, then a float32 product by whoever calls
+};
+
+struct Job {
+  Math math;
+  Route route;
+  int32_t columns, splits;
+  // Offsets into the workspace, and its size.
+  int64_t x_at, x_high_at, sums_at, scales_at, tensor_scale_at, extremes_at, partial_at, workspace_bytes;
+  bool spread;  // float contract: x has to be copied to the layout's K
+  Decoder decoder;
+  int32_t center;
+};
+
+// Tables for a kind of multiplication; false if it cannot hold this weight exactly.
+bool make_decoder(const Plan& plan, Math math, Decoder& decoder, int32_t& center);
+
+// Why these kernels cannot do it, or an empty string.
+std::string unsupported(const Plan& plan);
+
+Job make_job(const Plan& plan, int64_t m, ElementType x_type);
+
+// y (m, n) of x's type. Everything is on the device but the plan. Not for kRouteMultiply.
+cudaError_t linear(const Plan& plan, const Job& job, const uint8_t* weight, const void* x, ElementType x_type, int64_t m,
+                   const float* bias, void* y, void* workspace, cudaStream_t stream);
+
+StorageParams storage_params(const Plan& plan, uint8_t* packed, uint8_t* scales, uint8_t* zero_points, uint8_t* weight);
+DequantizeParams dequantize_params(const Plan& plan, const uint8_t* weight, float* out);
+
+}  // namespace minifloat::cuda

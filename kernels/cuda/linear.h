@@ -1,0 +1,16 @@
+// The linear kernels' launchers. Each runs on `stream` and allocates nothing.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "params.h"
+
+namespace minifloat::cuda {
+
+cudaError_t linear_narrow_int8(const LinearParams& p, int bits, cudaStream_t stream);
+cudaError_t linear_narrow_int16(const LinearParams& p, int bits, cudaStream_t stream);
+cudaError_t linear_narrow_float16(const LinearParams& p, int bits, cudaStream_t stream);
+cudaError_t linear_narrow_bfloat16(const LinearParams& p, int bits, cudaStream_t stream);
+cudaError_t linear_lanes_float32(const LinearParams& p, int bits, cudaStream_t stream);
+
+}  // namespace minifloat::cuda

@@ -1,0 +1,217 @@
+// Few rows of x: one panel of 16 outputs a block, its K split over eight warps, every chunk of the weight read once.
+//
+// The weight goes from memory to registers (the next chunk is on its way while one is multiplied: at 4 bits 2 KiB a warp),
+// is decoded there into the A operand of mma.sync, and multiplied with up to 16 rows of x, which come through L1.
+// Sums meet in shared memory. They are added in a fixed order, so equal calls give equal bits:
+//   a single fold, or the float contract: once, at the end, warp after warp;
+//   exact with several folds: after each round of chunks (one a warp), in the order of K that the contract asks for.
+#pragma once
+
+#include "finish.cuh"
+#include "launch.cuh"
+#include "multiply.cuh"
+#include "narrow_space.h"
+
+namespace minifloat::cuda {
+
+// The B operand of a block of 32 k's from row-major x; zeros where the row is missing.
+template <int kMath>
+MF_DEVICE void load_columns(const LinearParams& p, int64_t element, bool valid, Columns<kMath>& x) {
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    x.halves[h][0] = x.halves[h][1] = 0;
+    if (!valid) continue;
+    if constexpr (Traits<kMath>::kExact) {
+      x.halves[h][0] = load_cached(reinterpret_cast<const uint32_t*>(static_cast<const uint8_t*>(p.x) + element + 16 * h));
+      if constexpr (kMath == kMathInt16)
+        x.halves[h][1] =
+            load_cached(reinterpret_cast<const uint32_t*>(static_cast<const uint8_t*>(p.x_high) + element + 16 * h));
+    } else {
+      const uint2 v = load_cached(reinterpret_cast<const uint2*>(static_cast<const uint16_t*>(p.x) + element + 16 * h));
+      x.halves[h][0] = v.x, x.halves[h][1] = v.y;
+    }
+  }
+}
+
+// A lane's four sums of a tile into [column][kColumnStride].
+template <class Sum>
+MF_DEVICE void store_sums(Sum* to, int columns, int tile, int lane, const Sum (&sums)[4]) {
+  const int g = lane / 4, column = 8 * tile + lane % 4 * 2;
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+    if (column + i % 2 < columns) to[(column + i % 2) * kColumnStride + g + i / 2 * 8] = sums[i];
+}
+
+template <int kMath, int kBits>
+__global__ void __launch_bounds__(kNarrowWarps * 32) linear_narrow(const __grid_constant__ LinearParams p) {
+  using T = Traits<kMath>;
+  using Sum = typename T::Sum;
+  const NarrowSpace space(p, T::kExact, kBits);
+  unsigned char* const shared = shared_memory();
+  uint32_t* const table = reinterpret_cast<uint32_t*>(shared);
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  unsigned char* const raw = shared + space.raw_at + warp * 2 * space.scales.raw_bytes;
+  float* const all_wide = reinterpret_cast<float*>(shared + space.wide_at);
+  Sum* const all_sums = reinterpret_cast<Sum*>(shared + space.sums_at);
+
+  const int64_t panel = blockIdx.x, first_row = int64_t(blockIdx.y) * p.columns;
+  const int columns = int(p.m - first_row < p.columns ? p.m - first_row : p.columns);
+  const uint8_t* const chunks = p.codes + panel * p.panel_bytes;
+  const int slot_blocks = p.slot_k / 32;  // 0: a slot is half a block
+
+  // The one output and row of x that this thread finishes.
+  const int finish_row = threadIdx.x % 16, finish_column = threadIdx.x / 16;
+  const bool finishes = finish_column < columns;
+  const int64_t output = panel * 16 + finish_row, row = first_row + finish_column;
+  const OutputScale output_scale(p, panel, finish_row);
+  Chain chain(p);
+
+  if (space.table_bytes) fill_table(table, p.decoder, 1 << kBits);
+  __syncthreads();
+
+  uint32_t origin[2] = {};
+  if constexpr (!T::kExact) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      origin[r] = origin_of<kMath>(p.decoder.origin);
+      if (p.zero_points && p.folds <= 1 && p.groups)
+        origin[r] = origin_of<kMath>(widen_zero_point(p, p.zero_points, panel * 16 + g + 8 * r));
+    }
+  }
+
+  Tile<kMath> tiles[kNarrowTiles];
+  float totals[kNarrowTiles][4] = {};
+#pragma unroll
+  for (int i = 0; i < kNarrowTiles; ++i) tiles[i].clear();
+
+  Codes<kBits> codes{}, coming{};
+  if (warp < p.chunks) codes.load(chunks + int64_t(warp) * kBits * 512, lane);
+  stage_scales(p, space.scales, panel, warp, lane, raw);
+  copy_async_commit();
+
+  const int rounds = (p.chunks + kNarrowWarps - 1) / kNarrowWarps;
+  for (int round = 0; round < rounds; ++round) {
+    const int chunk = round * kNarrowWarps + warp, next = chunk + kNarrowWarps, buffer = round % 2;
+    if (next < p.chunks) coming.load(chunks + int64_t(next) * kBits * 512, lane);
+    stage_scales(p, space.scales, panel, next, lane, raw + (1 - buffer) * space.scales.raw_bytes);
+    copy_async_commit();
+    copy_async_wait<1>();
+    __syncwarp();
+    float* const wide = all_wide + (buffer * kNarrowWarps + warp) * space.scales.wide_floats;
+    widen_scales(p, space.scales, chunk, lane, raw + buffer * space.scales.raw_bytes, wide);
+    __syncwarp();
+    Sum* const sums = all_sums + ((p.ordered ? buffer : 0) * kNarrowWarps + warp) * space.warp_sums;
+
+    const auto end_slot = [&](int slot) {
+#pragma unroll
+      for (int i = 0; i < kNarrowTiles; ++i) {
+        if (8 * i >= columns) continue;
+        Sum taken[4];
+        tiles[i].take(taken);
+        if constexpr (T::kExact) {
+          store_sums(sums + slot * p.columns * kColumnStride, columns, i, lane, taken);
+        } else {
+#pragma unroll
+          for (int j = 0; j < 4; ++j) totals[i][j] += taken[j] * wide[slot * 16 + g + j / 2 * 8];
+        }
+      }
+    };
+    const auto begin_slot = [&](int slot) {
+      if constexpr (!T::kExact) {
+        if (!p.zero_points) return;
+#pragma unroll
+        for (int r = 0; r < 2; ++r) origin[r] = origin_of<kMath>(wide[(p.slots + slot) * 16 + g + 8 * r]);
+      }
+    };
+
+    if (chunk < p.chunks) {
+#pragma unroll
+      for (int block = 0; block < kChunk / 32; ++block) {
+        Columns<kMath> x[kNarrowTiles];
+#pragma unroll
+        for (int i = 0; i < kNarrowTiles; ++i) {
+          if (8 * i >= columns) continue;
+          load_columns(p, (first_row + 8 * i + g) * p.k_padded + int64_t(chunk) * kChunk + block * 32 + 4 * t,
+                       8 * i + g < columns, x[i]);
+        }
+        Weights<kMath, kBits> w;
+        if (p.folds > 1 && slot_blocks == 0) {
+#pragma unroll
+          for (int h = 0; h < 2; ++h) {
+            begin_slot(2 * block + h);
+            w.decode(p.decoder, table, codes, block, lane, origin, h);
+#pragma unroll
+            for (int i = 0; i < kNarrowTiles; ++i)
+              if (8 * i < columns) tiles[i].half(w, x[i], h);
+            end_slot(2 * block + h);
+          }
+        } else {
+          if (p.folds > 1 && block % slot_blocks == 0) begin_slot(block / slot_blocks);
+          w.decode(p.decoder, table, codes, block, lane, origin, 0);
+          w.decode(p.decoder, table, codes, block, lane, origin, 1);
+#pragma unroll
+          for (int i = 0; i < kNarrowTiles; ++i)
+            if (8 * i < columns) tiles[i].block(w, x[i]);
+          if (p.folds > 1 && (block + 1) % slot_blocks == 0) end_slot(block / slot_blocks);
+        }
+      }
+    }
+    codes = coming;
+
+    if (p.ordered) {
+      __syncthreads();
+      for (int w = 0; finishes && w < kNarrowWarps && round * kNarrowWarps + w < p.chunks; ++w) {
+        const Sum* from = all_sums + (buffer * kNarrowWarps + w) * space.warp_sums + finish_column * kColumnStride + finish_row;
+        const float* scales = all_wide + (buffer * kNarrowWarps + w) * space.scales.wide_floats + finish_row;
+        for (int slot = 0; slot < p.slots; ++slot)
+          chain.add_slot(p, row, uint32_t(from[slot * p.columns * kColumnStride]), scales[slot * 16],
+                         p.zero_points ? scales[(p.slots + slot) * 16] : 0);
+      }
+    }
+  }
+  copy_async_wait<0>();
+
+  if (!p.ordered) {
+    Sum* const sums = all_sums + warp * space.warp_sums;
+#pragma unroll
+    for (int i = 0; i < kNarrowTiles; ++i) {
+      Sum taken[4];
+      tiles[i].take(taken);
+      if constexpr (!T::kExact) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) taken[j] += totals[i][j];
+      }
+      store_sums(sums, columns, i, lane, taken);
+    }
+    __syncthreads();
+  }
+  if (!finishes || output >= p.n) return;
+  if (p.ordered) return finish(p, row, output, chain.acc);
+  Sum sum = 0;
+  for (int w = 0; w < kNarrowWarps; ++w)
+    sum += all_sums[w * space.warp_sums + finish_column * kColumnStride + finish_row];
+  finish_whole(p, row, output, sum, output_scale);
+}
+
+template <int kMath, int kBits>
+cudaError_t launch_narrow(const LinearParams& p, cudaStream_t stream) {
+  const NarrowSpace space(p, Traits<kMath>::kExact, kBits);
+  const dim3 grid(unsigned(ceil_div(p.n, 16)), unsigned(ceil_div(p.m, p.columns)));
+  return launch(linear_narrow<kMath, kBits>, grid, kNarrowWarps * 32, space.bytes, stream, p);
+}
+
+template <int kMath>
+cudaError_t launch_narrow(const LinearParams& p, int bits, cudaStream_t stream) {
+  switch (bits) {
+    case 1: return launch_narrow<kMath, 1>(p, stream);
+    case 2: return launch_narrow<kMath, 2>(p, stream);
+    case 3: return launch_narrow<kMath, 3>(p, stream);
+    case 4: return launch_narrow<kMath, 4>(p, stream);
+    case 5: return launch_narrow<kMath, 5>(p, stream);
+    case 6: return launch_narrow<kMath, 6>(p, stream);
+    case 7: return launch_narrow<kMath, 7>(p, stream);
+    default: return launch_narrow<kMath, 8>(p, stream);
+  }
+}
+
+}  // namespace minifloat::cuda

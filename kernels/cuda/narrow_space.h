@@ -1,0 +1,41 @@
+// How linear_narrow divides its dynamic shared memory. Host and device compute the same.
+#pragma once
+
+#include "params.h"
+
+namespace minifloat::cuda {
+
+// Where a warp keeps its scales. raw: two buffers for copies in flight. wide: floats [slot][16], then zero points likewise.
+struct ScaleSpace {
+  int32_t raw_groups;  // groups that a chunk can touch
+  int32_t raw_bytes, wide_floats;
+
+  MF_BOTH ScaleSpace(const LinearParams& p) {
+    const bool has_zero_points = p.zero_points;
+    raw_groups = p.folds <= 1 ? 0 : (p.slots - 1 + p.slots_per_group - 1) / p.slots_per_group + 1;
+    raw_bytes = raw_groups * 16 * (p.scale_bytes + has_zero_points);
+    wide_floats = p.folds <= 1 ? 0 : p.slots * 16 * (1 + has_zero_points);
+  }
+};
+
+constexpr int kNarrowWarps = 8;
+constexpr int kNarrowTiles = 2;     // of 8 rows of x
+constexpr int kColumnStride = 20;   // words between columns of 16 sums: lanes that store together meet no bank twice
+constexpr int32_t kSharedLimit = 96 << 10;  // what every GPU from sm_80 on grants a block
+
+// Dynamic shared memory: tables, then each warp's scales, then sums [buffer][warp][slot][column][kColumnStride].
+struct NarrowSpace {
+  ScaleSpace scales;
+  int32_t table_bytes, raw_at, wide_at, sums_at, warp_sums, bytes;
+
+  MF_BOTH NarrowSpace(const LinearParams& p, bool exact, int bits) : scales(p) {
+    table_bytes = p.decoder.kind == kDecodeTable && (!exact || bits > 4) ? (1 << bits) * 128 : 0;
+    raw_at = table_bytes;
+    wide_at = raw_at + kNarrowWarps * 2 * scales.raw_bytes;
+    sums_at = wide_at + kNarrowWarps * 2 * scales.wide_floats * 4;
+    warp_sums = (p.ordered ? p.slots : 1) * p.columns * kColumnStride;
+    bytes = sums_at + (p.ordered ? 2 : 1) * kNarrowWarps * warp_sums * 4;
+  }
+};
+
+}  // namespace minifloat::cuda

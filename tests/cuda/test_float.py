@@ -1,0 +1,98 @@
+"""The float contract: the CUDA kernels, run on the CPU, keep the bound of docs/numerics.md.
+
+On the CPU mma.sync adds its products one by one in float32. Tensor cores add them in an order and at a width of their
+own: that they keep the bound too is for `make gpu` to show.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+import minifloat as mf
+
+WEIGHTS = (
+    *("binary-row", "ternary-g16", "int1-row", "int2-g32", "int3-row", "int4-g32", "uint4-g32-zp", "int5-row"),
+    *("uint6-g16-zp", "int7-tensor", "int8-row", "uint8-row-zp", "e1m1-g32", "e2m1-g32-e8m0", "nvfp4", "e2m2-row"),
+    *("e3m2-row-bf16", "e2m3-g64", "e3m3-row", "e3m4-row", "e1m6-g64", "e4m3fn-row", "e4m3fnuz-g32", "e5m2-row"),
+    *("e7m0-row", "ue4m4-row", "nf4-g64", "dynamic8-row", "flint4-row", "e3m0-g32"),
+)
+SHAPES = ((1, 17, 256), (4, 33, 192), (8, 16, 320), (13, 20, 512))
+NOT_IN_16_BITS = {torch.float16: ("e7m0", "nf4", "dynamic8"), torch.bfloat16: ("nf4", "dynamic8")}
+
+
+def check(shim, q, x, bias):
+    """Returns the route and the kind of multiplication."""
+    prepared = shim.prepare(q, None)
+    y, route, math = shim.linear(x, *prepared, bias)
+    if y is None:
+        return route, math
+    exact = x.double().numpy() @ mf.emulator.dequantize(q).T
+    bound = mf.emulator.float_bound(x, q, bias)
+    if bias is not None:
+        exact = exact + bias.double().numpy()
+    if x.dtype != torch.float32:  # one more rounding, to the output type
+        bound = bound + torch.finfo(x.dtype).eps / 2 * (np.abs(exact) + bound)
+    assert y.dtype == x.dtype
+    assert (np.abs(y.double().numpy() - exact) <= bound).all()
+    return route, math
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_within_the_bound(shim, make, weight, dtype):
+    for i in range(2):
+        m, n, k = SHAPES[(WEIGHTS.index(weight) + i) % len(SHAPES)]
+        q, _, bias, _ = make(weight, None, m, n, k, i)
+        route, math = check(shim, q, torch.randn(m, k).to(dtype), bias)
+        inexact = dtype == torch.float32 or weight.split("-")[0] in NOT_IN_16_BITS[dtype]
+        assert math == ("float32" if inexact else str(dtype).split(".")[1])
+        assert route == ("narrow" if not inexact else "lanes" if m <= 8 else "multiply")
+
+
+@pytest.mark.parametrize("k", [1, 31, 97, 257, 1031])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_odd_k(shim, make, k, dtype):
+    for weight in ("e2m1-row", "int5-row"):
+        q, _, bias, _ = make(weight, None, 3, 19, k, 0)
+        check(shim, q, torch.randn(3, k).to(dtype), bias)
+
+
+def test_long_k_in_either_order(any_order, make):
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        for weight in ("e2m1-g32", "int8-row", "uint4-g128-zp"):
+            q, _, bias, _ = make(weight, None, 3, 16, 19 * 256, 1)
+            check(any_order, q, torch.randn(3, 19 * 256).to(dtype), bias)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_cancelling_weights_leave_no_residue(shim, dtype):
+    """A kernel that multiplied offset digits and corrected afterwards would miss the bound here."""
+    x = torch.full((1, 64), 3e4, dtype=dtype)
+    for weight in ("int4-row", "uint4-g32-zp", "int8-row"):
+        y = shim.linear(x, *shim.prepare(mf.quantize(torch.zeros(16, 64), weight), None))[0]
+        assert (y == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_nan_stays_in_its_row(shim, make, dtype):
+    x = torch.randn(3, 64, dtype=dtype)
+    x[1, 5] = float("nan")
+    q = make("int4-g32", None, 1, 8, 64, 0)[0]
+    y = shim.linear(x, *shim.prepare(q, None))[0]
+    assert y[1].isnan().all() and y[[0, 2]].isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_no_k_leaves_the_bias(shim, make, dtype):
+    q, _, bias, _ = make("int4-row", None, 2, 17, 0, 0)
+    y = shim.linear(torch.empty(2, 0, dtype=dtype), *shim.prepare(q, None), bias)[0]
+    assert torch.equal(y, bias.to(dtype).expand(2, 17))
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_dequantize(shim, make, weight):
+    """What the route to a plain matrix product, and the backward pass, multiply with."""
+    q = make(weight, None, 1, 19, 192, 2)[0]
+    got = shim.dequantize(*shim.prepare(q, None))
+    want = mf.emulator.dequantize(q)
+    assert (np.abs(got.numpy() - want) <= 3 * 2.0**-24 * np.abs(want)).all()
