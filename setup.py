@@ -1,4 +1,4 @@
-"""Builds minifloat._C. Everything declarative is in pyproject.toml."""
+"""Builds minifloat._C, with CUDA kernels where torch has CUDA and nvcc is there. The rest is in pyproject.toml."""
 
 import os
 import sys
@@ -6,16 +6,24 @@ from pathlib import Path
 
 import torch
 from setuptools import setup
-from torch.utils.cpp_extension import BuildExtension, CppExtension
+from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension
 
 # A file that includes torch takes over 1 GB to compile, so a job per core can exhaust a small machine.
 os.environ.setdefault("MAX_JOBS", "2")
 
-SOURCE_DIRS = ("csrc", "kernels/cpu")
+# MINIFLOAT_CUDA=0 leaves the CUDA kernels out of a build that could have them.
+WITH_CUDA = bool(
+    torch.version.cuda
+    and CUDA_HOME
+    and (Path(CUDA_HOME) / "bin" / "nvcc").exists()
+    and os.environ.get("MINIFLOAT_CUDA", "1") != "0"
+)
+SOURCE_DIRS = ("csrc", "kernels/cpu", *(("kernels/cuda",) if WITH_CUDA else ()))
 
 
-def files(pattern):
-    return sorted(str(path) for folder in SOURCE_DIRS for path in Path(folder).glob(pattern))
+def files(*patterns):
+    paths = {path for folder in SOURCE_DIRS for pattern in patterns for path in Path(folder).glob(pattern)}
+    return sorted(str(path) for path in paths if WITH_CUDA or path != Path("csrc/cuda.cpp"))
 
 
 class Build(BuildExtension):
@@ -27,23 +35,33 @@ class Build(BuildExtension):
             self.build_temp = f"build/{sys.implementation.cache_tag}-torch{torch.__version__}"
 
 
-extension = CppExtension(
+CXX_FLAGS = [
+    "-std=c++20",
+    "-O3",
+    "-g0",
+    "-Wall",
+    "-fvisibility=hidden",
+    # The numeric contract: every float32 step is rounded on its own (docs/numerics.md).
+    "-ffp-contract=off",
+    "-fno-fast-math",
+    # at::parallel_for is an inline OpenMP region: without this it compiles to a plain loop on one thread.
+    "-fopenmp",
+]
+NVCC_FLAGS = [
+    "-std=c++20",
+    "-O3",
+    "-Xcompiler=-fvisibility=hidden",
+    "-gencode=arch=compute_80,code=sm_80",
+    "-gencode=arch=compute_90a,code=sm_90a",
+    "-gencode=arch=compute_80,code=compute_80",  # for what is newer still
+]
+
+extension = (CUDAExtension if WITH_CUDA else CppExtension)(
     "minifloat._C",
-    sources=files("*.cpp"),
-    depends=files("*.h"),
+    sources=files("*.cpp", "*.cu") if WITH_CUDA else files("*.cpp"),
+    depends=files("*.h", "*.cuh"),
     include_dirs=[str(Path("kernels").resolve())],
-    extra_compile_args=[
-        "-std=c++20",
-        "-O3",
-        "-g0",
-        "-Wall",
-        "-fvisibility=hidden",
-        # The numeric contract: every float32 step is rounded on its own (docs/numerics.md).
-        "-ffp-contract=off",
-        "-fno-fast-math",
-        # at::parallel_for is an inline OpenMP region: without this it compiles to a plain loop on one thread.
-        "-fopenmp",
-    ],
+    extra_compile_args={"cxx": CXX_FLAGS, "nvcc": NVCC_FLAGS},
     extra_link_args=["-fopenmp"],
 )
 

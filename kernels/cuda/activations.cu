@@ -97,11 +97,11 @@ __global__ void __launch_bounds__(kRowThreads) quantize_rows(const __grid_consta
       Extremes e;
       for (int64_t i = lane; i < p.group_k; i += 32) e.take(load_element(p.x, row * p.k + group * p.group_k + i, p.x_type));
       const Step step = step_of(p.rounding, reduce_warp(e), tensor_scale);
-      if (lane == 0) p.scales[row * p.groups + group] = step.scale;
+      if (lane == 0) p.scales[group * p.x_rows + row] = step.scale;
       for (int f = group * folds_per_group; f < (group + 1) * folds_per_group; ++f) {
         const int32_t sum = reduce_warp(round_slots(p, shared, row, f * p.slots_per_fold, 1, (f + 1) * p.slots_per_fold,
                                                     mul(step.scale, tensor_scale), step.zero_point));
-        if (lane == 0) p.sums[row * p.folds + f] = sum;
+        if (lane == 0) p.sums[f * p.x_rows + row] = sum;
       }
     }
     return;
@@ -125,7 +125,7 @@ __global__ void __launch_bounds__(kRowThreads) quantize_rows(const __grid_consta
     for (int f = warp; f < p.folds; f += warps) {
       const int32_t sum = reduce_warp(round_slots(p, shared, row, f * p.slots_per_fold, 1, (f + 1) * p.slots_per_fold, divisor,
                                                   step.zero_point));
-      if (lane == 0) p.sums[row * p.folds + f] = sum;
+      if (lane == 0) p.sums[f * p.x_rows + row] = sum;
     }
     return;
   }

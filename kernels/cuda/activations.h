@@ -24,14 +24,14 @@ struct QuantizeParams {
   const void* x;           // (m, k), x_type
   int32_t x_type;
   int32_t digits_per_value;  // 1, or 2: value = low + 256 * high
-  int64_t m, k, k_padded;
+  int64_t m, k, k_padded, x_rows;
   int32_t fold, fold_padded, folds, slot_k, slots_per_fold;
   int32_t groups;          // per row; group_k elements each
   int32_t grouped;
   int64_t group_k;
   int8_t *low, *high;      // (m, k_padded), each four k's in the order 0, 2, 1, 3
-  int32_t* sums;           // (m, folds)
-  float* scales;           // (m, groups)
+  int32_t* sums;           // (folds, x_rows)
+  float* scales;           // (groups, x_rows), or (1, x_rows)
   float* tensor_scale;     // one number, kTwoLevel only
   uint32_t* extremes;      // two numbers, where a scale covers the whole tensor
   int32_t per_tensor;      // the scale itself is one for all rows

@@ -21,6 +21,21 @@ struct Codes {
     }
   }
 
+  // Makes block 1 block 0, and so on: a loop over blocks that is not unrolled always decodes block 0.
+  MF_DEVICE void next_block(int block) {
+    if constexpr (kBits == 8) shift_words<0, 32, 4>();
+    if constexpr (kBits < 8 && (kBits & 4)) shift_words<0, 16, 2>();
+    if constexpr (kBits < 8 && (kBits & 2)) shift_words<kBits & 4, 8, 1>();
+    if constexpr (kBits < 8 && (kBits & 1)) {  // a word holds two blocks
+      constexpr int kPlane = kBits & 6;
+      if (block % 2) {
+        shift_words<kPlane, 4, 1>();
+      } else {
+        words[4 * kPlane] >>= 2;
+      }
+    }
+  }
+
   // Up to four bits of each code: low nibbles of the bytes belong to output g, high ones to g + 8.
   // kFirst: the plane that holds the lowest of these bits, counted in code bits.
   template <int kFirst>
@@ -35,6 +50,12 @@ struct Codes {
       out = k2 ? and_or(plane << 2, 0x44444444u, out) : plane & 0x11111111u;
     }
     return out;
+  }
+
+  template <int kFirst, int kWords, int kStep>
+  MF_DEVICE void shift_words() {
+#pragma unroll
+    for (int i = 0; i + kStep < kWords; ++i) words[4 * kFirst + i] = words[4 * kFirst + i + kStep];
   }
 
   // Codes of up to 8 bits as bytes, k's 0, 2, 1, 3.

@@ -7,32 +7,36 @@ namespace minifloat::cuda {
 
 MF_DEVICE int32_t weight_zero_point(const LinearParams& p, float offset) { return int32_t(offset + p.lowest); }
 
-// The exact contract's chain over folds for one output and row of x: feed it the sums of slots in the order of K.
+// The exact contract: acc + value * scale for one fold, one output and one row of x.
+// sum: of the fold's products of digits; it wraps as the hardware's sums do, and a fold's total fits.
+MF_DEVICE float fold_step(const LinearParams& p, int64_t row, int fold, int x_group, uint32_t sum, float scale,
+                          float zero_point, float acc) {
+  if (p.zero_points || p.center) {
+    const int32_t per_digit = p.center - (p.zero_points ? weight_zero_point(p, zero_point) : 0);
+    sum += uint32_t(per_digit) * uint32_t(load_cached(p.x_sums + int64_t(fold) * p.x_rows + row));
+  }
+  const float value = mul(float(int32_t(sum)), p.unit);
+  if (p.x_grouped) scale = mul(scale, load_cached(p.x_scales + int64_t(x_group) * p.x_rows + row));
+  return add(acc, mul(value, scale));
+}
+
+// The chain of these steps: feed it the sums of slots in the order of K.
 struct Chain {
   float acc = 0;
-  uint32_t sum = 0;  // wraps as the hardware's sums do; a fold's total fits
+  uint32_t sum = 0;
   int32_t fold = 0, slots_left, x_group = 0, folds_left;
 
   MF_DEVICE explicit Chain(const LinearParams& p) : slots_left(p.slots_per_fold), folds_left(p.folds_per_x_group) {}
 
-  MF_DEVICE void add_fold(const LinearParams& p, int64_t row, float scale, float zero_point) {
-    if (fold >= p.folds) return;
-    if (p.zero_points || p.center) {
-      const int32_t per_digit = p.center - (p.zero_points ? weight_zero_point(p, zero_point) : 0);
-      sum += uint32_t(per_digit) * uint32_t(load_cached(p.x_sums + row * p.folds + fold));
-    }
-    const float value = mul(float(int32_t(sum)), p.unit);
-    if (p.x_grouped) scale = mul(scale, load_cached(p.x_scales + row * p.x_groups + x_group));
-    acc = add(acc, mul(value, scale));
-    sum = 0;
-    ++fold;
-    if (--folds_left == 0) folds_left = p.folds_per_x_group, ++x_group;
-  }
   MF_DEVICE void add_slot(const LinearParams& p, int64_t row, uint32_t slot_sum, float scale, float zero_point) {
     sum += slot_sum;
     if (--slots_left) return;
     slots_left = p.slots_per_fold;
-    add_fold(p, row, scale, zero_point);
+    if (fold >= p.folds) return;
+    acc = fold_step(p, row, fold, x_group, sum, scale, zero_point, acc);
+    sum = 0;
+    ++fold;
+    if (--folds_left == 0) folds_left = p.folds_per_x_group, ++x_group;
   }
 };
 
@@ -57,10 +61,7 @@ struct OutputScale {
 
 // A single fold, all of its products summed.
 MF_DEVICE void finish_whole(const LinearParams& p, int64_t row, int64_t output, uint32_t sum, const OutputScale& o) {
-  Chain chain(p);
-  chain.sum = sum;
-  chain.add_fold(p, row, o.scale, o.zero_point);
-  finish(p, row, output, chain.acc);
+  finish(p, row, output, p.folds ? fold_step(p, row, 0, 0, sum, o.scale, o.zero_point, 0.0f) : 0.0f);
 }
 MF_DEVICE void finish_whole(const LinearParams& p, int64_t row, int64_t output, float sum, const OutputScale& o) {
   finish(p, row, output, mul(sum, o.scale));

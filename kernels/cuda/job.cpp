@@ -5,12 +5,15 @@
 #include <cstring>
 
 #include "linear.h"
-#include "narrow_space.h"
+#include "wide_space.h"
 
 namespace minifloat::cuda {
 namespace {
 
-constexpr int64_t kMaxNarrowRows = 16, kMaxOrderedColumns = 8;
+constexpr int64_t kMaxNarrowRows = 16, kMaxOrderedColumns = 8, kMaxLanesRows = 8;
+constexpr int64_t kBlocksToFill = 132, kLeastChunksPerSplit = 4;  // an H100 has 132 multiprocessors
+
+int64_t rows_of_blocks(int64_t m) { return ceil_div(m, kWideRows) * kWideRows; }
 
 bool is_exact(Math math) { return math == kMathInt8 || math == kMathInt16; }
 
@@ -18,7 +21,7 @@ QuantizeParams quantize_params(const Plan& plan, const Layout& l, const Job& job
                                int64_t m, char* workspace) {
   QuantizeParams q{};
   const Operand& a = plan.activation;
-  q.x = x, q.x_type = x_type, q.m = m, q.k = plan.k, q.k_padded = l.k_padded;
+  q.x = x, q.x_type = x_type, q.m = m, q.k = plan.k, q.k_padded = l.k_padded, q.x_rows = rows_of_blocks(m);
   q.digits_per_value = job.math == kMathInt16 ? 2 : 1;
   q.fold = int(l.fold), q.fold_padded = int(l.fold_padded), q.folds = int(l.folds);
   q.slot_k = int(std::min<int64_t>(l.fold_padded, kChunk)), q.slots_per_fold = int(l.fold_padded / q.slot_k);
@@ -48,9 +51,9 @@ LinearParams linear_params(const Plan& plan, const Layout& l, const Job& job, co
   LinearParams p{};
   p.codes = weight, p.scales = weight + l.scales_at;
   p.zero_points = plan.weight.has_zero_point ? weight + l.zero_points_at : nullptr;
-  p.m = m, p.n = l.n, p.k_padded = l.k_padded, p.panel_bytes = l.panel_bytes;
+  p.m = m, p.n = l.n, p.k_padded = l.k_padded, p.panel_bytes = l.panel_bytes, p.x_rows = rows_of_blocks(m);
   p.chunks = int(l.chunks), p.folds = int(l.folds), p.groups = int(l.groups);
-  p.columns = job.columns, p.splits = job.splits;
+  p.columns = job.columns, p.splits = job.splits, p.chunks_per_split = job.chunks_per_split;
   p.scale_kind = plan.weight.scale_kind, p.scale_bytes = l.scale_bytes;
   p.slot_k = int(std::min<int64_t>(l.fold_padded, kChunk));
   p.slots = kChunk / p.slot_k;
@@ -71,11 +74,22 @@ LinearParams linear_params(const Plan& plan, const Layout& l, const Job& job, co
 
 // Rows of x for one block: as many as fit, and no more than there are.
 int columns_for(const Plan& plan, const Layout& l, const Job& job, int64_t m) {
-  if (job.route != kRouteNarrow) return 8;
+  if (job.route == kRouteLanes) return int(m);
+  if (job.route != kRouteNarrow) return 0;
   LinearParams p = linear_params(plan, l, job, nullptr, m);
   p.columns = int(std::min(m, p.ordered ? kMaxOrderedColumns : kMaxNarrowRows));
   while (p.columns > 1 && NarrowSpace(p, is_exact(job.math), l.bits).bytes > kSharedLimit) --p.columns;
   return p.columns;
+}
+
+// Chunks of K for each block, where the order of float additions is free and outputs alone do not fill the GPU.
+int chunks_per_split(const Layout& l, const Job& job, int64_t m) {
+  if (job.route != kRouteWide || (is_exact(job.math) && l.folds > 1) || l.chunks == 0) return int(l.chunks);
+  const int64_t blocks = ceil_div(l.n, 16 * kWideWarps) * ceil_div(m, kWideRows);
+  const int64_t most = std::max<int64_t>(1, l.chunks / kLeastChunksPerSplit);
+  const int64_t splits = std::clamp<int64_t>(2 * kBlocksToFill / blocks, 1, most);
+  const int64_t whole = l.folds > 1 ? std::max<int64_t>(1, l.fold_padded / kChunk) : 1;  // a fold is not cut
+  return int(ceil_div(ceil_div(l.chunks, splits), whole) * whole);
 }
 
 }  // namespace
@@ -101,16 +115,20 @@ Job make_job(const Plan& plan, int64_t m, ElementType x_type) {
   if (plan.carrier != kFloat) {
     job.math = plan.carrier == kInt8 ? kMathInt8 : kMathInt16;
     make_decoder(plan, job.math, job.decoder, job.center);
-    job.route = kRouteNarrow;
+    const bool few = m <= (l.folds > 1 ? kMaxOrderedColumns : kMaxNarrowRows);
+    job.route = few || job.math == kMathInt16 ? kRouteNarrow : kRouteWide;
   } else {
     job.math = x_type == kElementFloat32 ? kMathFloat32 : x_type == kElementFloat16 ? kMathFloat16 : kMathBFloat16;
     if (!make_decoder(plan, job.math, job.decoder, job.center)) {
       job.math = kMathFloat32;
       make_decoder(plan, job.math, job.decoder, job.center);
     }
-    job.route = job.math == kMathFloat32 ? (m <= kMaxOrderedColumns ? kRouteLanes : kRouteMultiply) : kRouteNarrow;
+    job.route = job.math == kMathFloat32 ? (m <= kMaxLanesRows ? kRouteLanes : kRouteMultiply)
+                                         : (m <= kMaxNarrowRows ? kRouteNarrow : kRouteWide);
   }
   job.columns = columns_for(plan, l, job, m);
+  job.chunks_per_split = chunks_per_split(l, job, m);
+  job.splits = l.chunks ? int(ceil_div(l.chunks, job.chunks_per_split)) : 1;
 
   const auto take = [&](int64_t bytes) {
     const int64_t at = job.workspace_bytes;
@@ -120,8 +138,8 @@ Job make_job(const Plan& plan, int64_t m, ElementType x_type) {
   if (is_exact(job.math)) {
     job.x_at = take(m * l.k_padded);
     job.x_high_at = job.math == kMathInt16 ? take(m * l.k_padded) : 0;
-    job.sums_at = take(m * l.folds * 4);
-    job.scales_at = take(m * activation_groups(plan) * 4);
+    job.sums_at = take(rows_of_blocks(m) * l.folds * 4);
+    job.scales_at = take(rows_of_blocks(m) * activation_groups(plan) * 4);
     job.tensor_scale_at = take(4);
     job.extremes_at = take(8);
   } else if (job.route != kRouteMultiply) {
@@ -144,8 +162,7 @@ cudaError_t linear(const Plan& plan, const Job& job, const uint8_t* weight, cons
     const cudaError_t error = quantize_activations(q, stream);
     if (error != cudaSuccess) return error;
     p.x = q.low, p.x_high = q.high, p.x_sums = q.sums, p.x_scales = q.scales, p.x_tensor_scale = q.tensor_scale;
-    p.x_groups = q.groups;
-  } else if (job.spread) {
+    } else if (job.spread) {
     SpreadParams s{};
     s.x = x, s.x_type = x_type, s.m = m, s.k = plan.k, s.layout = l, s.out = space + job.x_at;
     s.out_type = job.math == kMathFloat32 ? kElementFloat32 : x_type;
@@ -162,6 +179,12 @@ cudaError_t linear(const Plan& plan, const Job& job, const uint8_t* weight, cons
         case kMathInt16: return linear_narrow_int16(p, l.bits, stream);
         case kMathFloat16: return linear_narrow_float16(p, l.bits, stream);
         default: return linear_narrow_bfloat16(p, l.bits, stream);
+      }
+    case kRouteWide:
+      switch (job.math) {
+        case kMathInt8: return linear_wide_int8(p, l.bits, stream);
+        case kMathFloat16: return linear_wide_float16(p, l.bits, stream);
+        default: return linear_wide_bfloat16(p, l.bits, stream);
       }
     case kRouteLanes: return linear_lanes_float32(p, l.bits, stream);
     default: return cudaErrorNotSupported;

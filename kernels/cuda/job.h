@@ -22,7 +22,7 @@ enum Route : int32_t {
 struct Job {
   Math math;
   Route route;
-  int32_t columns, splits;
+  int32_t columns, splits, chunks_per_split;
   // Offsets into the workspace, and its size.
   int64_t x_at, x_high_at, sums_at, scales_at, tensor_scale_at, extremes_at, partial_at, workspace_bytes;
   bool spread;  // float contract: x has to be copied to the layout's K

@@ -16,7 +16,7 @@ constexpr int kMaxColumns = 8;
 
 // kColumns: the most rows of x, 1 or 8.
 template <int kBits, int kColumns>
-__global__ void __launch_bounds__(kNarrowWarps * 32) linear_lanes(const __grid_constant__ LinearParams p) {
+__global__ void __launch_bounds__(kNarrowWarps * 32, kColumns == 1 ? 2 : 1) linear_lanes(const __grid_constant__ LinearParams p) {
   const NarrowSpace space(p, false, kBits);
   unsigned char* const shared = shared_memory();
   uint32_t* const table = reinterpret_cast<uint32_t*>(shared);

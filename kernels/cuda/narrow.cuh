@@ -42,8 +42,12 @@ MF_DEVICE void store_sums(Sum* to, int columns, int tile, int lane, const Sum (&
     if (column + i % 2 < columns) to[(column + i % 2) * kColumnStride + g + i / 2 * 8] = sums[i];
 }
 
+// Two blocks share a multiprocessor's registers, unless a chunk of codes or two digits take too many.
 template <int kMath, int kBits>
-__global__ void __launch_bounds__(kNarrowWarps * 32) linear_narrow(const __grid_constant__ LinearParams p) {
+constexpr int kNarrowBlocks = kBits == 8 || kMath == kMathInt16 ? 1 : 2;
+
+template <int kMath, int kBits>
+__global__ void __launch_bounds__(kNarrowWarps * 32, kNarrowBlocks<kMath, kBits>) linear_narrow(const __grid_constant__ LinearParams p) {
   using T = Traits<kMath>;
   using Sum = typename T::Sum;
   const NarrowSpace space(p, T::kExact, kBits);

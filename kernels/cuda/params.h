@@ -38,16 +38,17 @@ struct LinearParams {
   const uint8_t* zero_points;  // [panel][group][16], nullptr without
   const void* x;               // (m, k_padded): digits, or numbers of the math's type
   const void* x_high;          // kMathInt16: the high digits
-  const float* x_scales;       // (m, x_groups)
-  const int32_t* x_sums;       // (m, folds): sums of the digits
+  const float* x_scales;       // (x_groups, x_rows)
+  const int32_t* x_sums;       // (folds, x_rows): sums of the digits
   const float* x_tensor_scale; // one number on the device; nullptr without
   const float* bias;           // (n), nullptr without
   void* y;                     // (m, n)
   void* partial;               // (splits, m, n) sums of 4 bytes, when splits > 1
   int64_t m, n, k_padded, panel_bytes;
-  int32_t chunks, folds, groups, x_groups;
+  int64_t x_rows;              // m, rounded up to whole blocks of linear_wide
+  int32_t chunks, folds, groups;
   int32_t columns;             // rows of x that one block takes
-  int32_t splits;
+  int32_t splits, chunks_per_split;
   int32_t y_type;
   int32_t scale_kind, scale_bytes;
   int32_t slot_k;              // k's whose products are summed before a scale is applied: min(fold_padded, 256)

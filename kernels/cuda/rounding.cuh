@@ -16,8 +16,7 @@ struct Extremes {
 
   MF_DEVICE void take(float x) {
     const uint32_t bits = bits_of(x), magnitude = bits & 0x7fffffffu;
-    uint32_t& side = bits == magnitude ? positive : negative;
-    side = magnitude > side ? magnitude : side;
+    take(bits == magnitude ? Extremes{magnitude, 0} : Extremes{0, magnitude});
   }
   MF_DEVICE void take(const Extremes& other) {
     positive = other.positive > positive ? other.positive : positive;

@@ -80,10 +80,32 @@ def test_long_k_goes_round_the_warps(any_order, same_bits, make):
         check(any_order, same_bits, *make(weight, activation, 4, 16, 19 * 256, 1))
 
 
-@pytest.mark.parametrize("m", [1, 2, 7, 8, 9, 16, 17, 40])
+@pytest.mark.parametrize("m", [1, 2, 7, 8, 9, 16, 17, 64, 70])
 @pytest.mark.parametrize(("weight", "activation"), [("int4-g16", "int8-g16"), ("e2m3-row", "int8-row")])
 def test_any_number_of_rows(shim, same_bits, make, weight, activation, m):
     check(shim, same_bits, *make(weight, activation, m, 33, 512, m))
+
+
+@pytest.mark.parametrize("weight", ONE_DIGIT)
+def test_formats_with_many_rows(shim, same_bits, make, weight):
+    start = ONE_DIGIT.index(weight)
+    activation, granularity = ACTIVATIONS[start % len(ACTIVATIONS)], GRANULARITIES[start % len(GRANULARITIES)]
+    q, x, bias, spec = make(f"{weight}-{granularity}", activation, 19, 70, 384, 1)
+    y, route, _ = shim.linear(x, *shim.prepare(q, spec), bias)
+    assert route == "wide"
+    same_bits(y, mf.emulator.linear(x, q, bias, spec))
+
+
+def test_many_rows_and_zero_points(shim, same_bits, make):
+    for weight in ("uint4-g32-zp", "int8-g64-bf16-zp", "uint8-g16-zp", "int4-row-zp"):
+        q, x, bias, spec = make(weight, "int8-g32", 19, 33, 192, 3)
+        check(shim, same_bits, q, x + 0.7, bias, spec)
+
+
+def test_many_rows_and_long_k(any_order, same_bits, make):
+    """A row's K in parts, whose integer sums are added at the end; and group by group, in order."""
+    check(any_order, same_bits, *make("int4-row", "int8-row", 20, 16, 9 * 256, 1))
+    check(any_order, same_bits, *make("e2m1-g512", "e2m1-g32", 20, 16, 6 * 256, 1))
 
 
 def test_rows_do_not_depend_on_their_batch(shim, same_bits, make):

@@ -16,7 +16,7 @@ WEIGHTS = (
     *("e3m2-row-bf16", "e2m3-g64", "e3m3-row", "e3m4-row", "e1m6-g64", "e4m3fn-row", "e4m3fnuz-g32", "e5m2-row"),
     *("e7m0-row", "ue4m4-row", "nf4-g64", "dynamic8-row", "flint4-row", "e3m0-g32"),
 )
-SHAPES = ((1, 17, 256), (4, 33, 192), (8, 16, 320), (13, 20, 512))
+SHAPES = ((1, 17, 256), (4, 33, 192), (8, 16, 320), (13, 20, 512), (18, 70, 320))
 NOT_IN_16_BITS = {torch.float16: ("e7m0", "nf4", "dynamic8"), torch.bfloat16: ("nf4", "dynamic8")}
 
 
@@ -46,7 +46,8 @@ def test_within_the_bound(shim, make, weight, dtype):
         route, math = check(shim, q, torch.randn(m, k).to(dtype), bias)
         inexact = dtype == torch.float32 or weight.split("-")[0] in NOT_IN_16_BITS[dtype]
         assert math == ("float32" if inexact else str(dtype).split(".")[1])
-        assert route == ("narrow" if not inexact else "lanes" if m <= 8 else "multiply")
+        want = ("lanes" if m <= 8 else "multiply") if inexact else "narrow" if m <= 16 else "wide"
+        assert route == want
 
 
 @pytest.mark.parametrize("k", [1, 31, 97, 257, 1031])
@@ -62,6 +63,12 @@ def test_long_k_in_either_order(any_order, make):
         for weight in ("e2m1-g32", "int8-row", "uint4-g128-zp"):
             q, _, bias, _ = make(weight, None, 3, 16, 19 * 256, 1)
             check(any_order, q, torch.randn(3, 19 * 256).to(dtype), bias)
+
+
+def test_many_rows_and_long_k(any_order, make):
+    for weight in ("int4-row", "e2m1-g32", "uint4-g512-zp"):
+        q, _, bias, _ = make(weight, None, 20, 16, 10 * 256, 1)
+        assert check(any_order, q, torch.randn(20, 10 * 256).half(), bias) == ("wide", "float16")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)

@@ -1,0 +1,30 @@
+"""The compiled CUDA kernels: whether they are built, and whether a GPU here can run them."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+
+from .. import _C  # noqa: F401  registers the ops
+
+OLDEST = (8, 0)  # mma.sync of 8-bit and bfloat16 operands, cp.async
+
+
+def built() -> bool:
+    """Whether the extension was compiled with the CUDA kernels."""
+    return hasattr(torch.ops.minifloat, "cuda_version")
+
+
+@cache
+def state() -> str:
+    """ "available (NAME, sm_XY)", or why not. Never raises."""
+    if not built():
+        return "not built (no CUDA compiler)" if torch.version.cuda else "not built (torch has no CUDA)"
+    if not torch.cuda.is_available():
+        return "built, but there is no GPU"
+    capability = torch.cuda.get_device_capability()
+    name = f"{torch.cuda.get_device_name()}, sm_{capability[0]}{capability[1]}"
+    if capability < OLDEST:
+        return f"too old a GPU ({name}; sm_80 is needed)"
+    return f"available ({name})"
