@@ -38,6 +38,11 @@ else ifeq ($(wildcard python/minifloat/_C.*),)
 .PHONY: $(BUILT)
 endif
 
+# `gpu` is first of all for a machine that has one: PYTHON=/path/to/a/python whose torch has CUDA.
+.PHONY: gpu
+gpu: $(INSTALLED) ## on a machine with a GPU: build with CUDA, test, measure; ARGS=--full for every format
+	$(PY) -m benchmarks.gpu.run $(ARGS)
+
 .PHONY: help test demo bench bench-peers build lint format clean
 
 help: ## list the targets

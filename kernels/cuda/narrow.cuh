@@ -44,7 +44,7 @@ MF_DEVICE void store_sums(Sum* to, int columns, int tile, int lane, const Sum (&
 
 // Two blocks share a multiprocessor's registers, unless a chunk of codes or two digits take too many.
 template <int kMath, int kBits>
-constexpr int kNarrowBlocks = kBits == 8 || kMath == kMathInt16 ? 1 : 2;
+constexpr int kNarrowBlocks = kBits >= 7 || kMath == kMathInt16 ? 1 : 2;
 
 template <int kMath, int kBits>
 __global__ void __launch_bounds__(kNarrowWarps * 32, kNarrowBlocks<kMath, kBits>) linear_narrow(const __grid_constant__ LinearParams p) {

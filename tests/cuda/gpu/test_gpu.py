@@ -1,0 +1,236 @@
+"""The CUDA backend on a GPU: the same checks as on the CPU, and what only a GPU can show. `make gpu` runs these."""
+
+import numpy as np
+import pytest
+import torch
+
+import minifloat as mf
+from minifloat.nn.prepared import on_device
+from minifloat.ops import cuda
+
+pytestmark = pytest.mark.skipif(
+    not cuda.state().startswith("available"), reason=f"the CUDA backend did not run: {cuda.state()}"
+)
+
+EXACT = (
+    *("binary-row", "ternary-g16", "int2-g32", "uint3-row", "int3-g64-bf16", "int4-g128", "uint4-g32-zp", "e2m1-row"),
+    *("nvfp4", "mxfp4", "e3m0-row", "int5-row", "e2m2-g32", "mxfp6-e2m3", "int6-g16", "int7-tensor", "e2m4-row"),
+    *("int8-row", "uint8-g16-zp", "e1m6-row", "e3m1-row", "mxfp6-e3m2", "e3m3-g64", "e2m5-row", "e3m4-g32"),
+)
+FLOAT = (*EXACT, "nf4-g64", "dynamic8-row", "e4m3fn-row", "e5m2-row", "e7m0-row", "ue4m4-row", "flint4-row")
+ACTIVATIONS = ("int8-row", "mxint8", "nvfp4", "e2m3-row", "int8-tensor")
+SHAPES = ((1, 17, 256), (8, 1000, 768), (16, 33, 384), (70, 130, 512), (300, 64, 1280))
+
+
+def case(weight, activation, m, n, k, dtype=torch.float32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    w = torch.randn(n, k, generator=generator) * torch.rand(n, 1, generator=generator)
+    x = torch.randn(m, k, generator=generator).to(dtype)
+    return mf.quantize(w, weight), x, torch.randn(n, generator=generator).to(dtype), activation
+
+
+def on_gpu(q, x, bias, activation):
+    return mf.linear(
+        x.cuda(), on_device(q, torch.device("cuda")), None if bias is None else bias.cuda(), activation
+    ).cpu()
+
+
+def check_exact(q, x, bias, activation):
+    want = mf.emulator.linear(x, q, bias, activation)
+    assert torch.equal(on_gpu(q, x, bias, activation).nan_to_num(nan=12345.0), want.nan_to_num(nan=12345.0))
+
+
+def check_float(q, x, bias):
+    y = on_gpu(q, x, bias, None)
+    exact = x.double().numpy() @ mf.emulator.dequantize(q).T + bias.double().numpy()
+    bound = mf.emulator.float_bound(x, q, bias)
+    if x.dtype != torch.float32:
+        bound = bound + torch.finfo(x.dtype).eps / 2 * (np.abs(exact) + bound)
+    assert (np.abs(y.double().numpy() - exact) <= bound).all()
+
+
+@pytest.mark.parametrize("weight", EXACT)
+def test_exact_formats(weight):
+    for i, activation in enumerate(ACTIVATIONS):
+        check_exact(*case(weight, activation, *SHAPES[(EXACT.index(weight) + i) % len(SHAPES)], seed=i))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("weight", FLOAT)
+def test_float_formats(weight, dtype):
+    for i, shape in enumerate(SHAPES):
+        check_float(*case(weight, None, *shape, dtype, seed=i)[:3])
+
+
+@pytest.mark.parametrize("k", [1, 31, 97, 257, 1031])
+def test_odd_k(k):
+    for weight in ("e2m1-row", "int3-row", "e3m2-row"):
+        check_exact(*case(weight, "int8-row", 3, 19, k))
+        check_exact(*case(weight, "int8-row", 33, 19, k))
+        check_float(*case(weight, None, 3, 19, k, torch.float16)[:3])
+
+
+def test_large_layer():
+    for m in (1, 16, 64):
+        check_exact(*case("e2m1-g32-e8m0", "int8-row", m, 4096, 4096))
+        check_float(*case("int4-g128", None, m, 4096, 4096, torch.float16)[:3])
+
+
+def test_rows_do_not_depend_on_their_batch():
+    q, x, bias, activation = case("e2m3-g32-e8m0", "int8-row", 130, 50, 512)
+    whole = on_gpu(q, x, bias, activation)
+    for m in range(0, 130, 9):
+        assert torch.equal(on_gpu(q, x[m : m + 1], bias, activation)[0], whole[m])
+
+
+@pytest.mark.parametrize(
+    ("weight", "activation"), [("int4-g128", None), ("e2m1-g32", "int8-g32"), ("int8-row", "int8-row")]
+)
+def test_a_thousand_repeats_give_equal_bits(weight, activation):
+    for m in (4, 48):
+        q, x, bias, _ = case(weight, activation, m, 512, 2048, torch.float16)
+        q, x, bias = on_device(q, torch.device("cuda")), x.cuda(), bias.cuda()
+        first = mf.linear(x, q, bias, activation)
+        differ = torch.zeros((), dtype=torch.int64, device="cuda")
+        for _ in range(1000):
+            differ += (mf.linear(x, q, bias, activation) != first).sum()
+        assert differ.item() == 0
+
+
+@pytest.mark.parametrize(
+    ("weight", "activation"), [("int4-g128", None), ("e2m1-g32", "int8-row"), ("e2m1-row", "nvfp4")]
+)
+def test_graph_capture(weight, activation):
+    for m in (1, 40):
+        q, x, bias, _ = case(weight, activation, m, 256, 1024, torch.float16)
+        q, static, bias = on_device(q, torch.device("cuda")), x.cuda(), bias.cuda()
+        mf.linear(static, q, bias, activation)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            y = mf.linear(static, q, bias, activation)
+        for seed in range(3):
+            fresh = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)).half().cuda()
+            static.copy_(fresh)
+            graph.replay()
+            assert torch.equal(y, mf.linear(fresh, q, bias, activation))
+
+
+def test_two_streams():
+    q, x, bias, activation = case("e2m1-g32", "int8-row", 8, 1024, 2048)
+    q, bias = on_device(q, torch.device("cuda")), bias.cuda()
+    inputs = [x.cuda() * (1 + i) for i in range(8)]
+    want = [mf.linear(v, q, bias, activation) for v in inputs]
+    streams = [torch.cuda.Stream() for _ in range(2)]
+    torch.cuda.synchronize()
+    got = [None] * len(inputs)
+    for _ in range(20):
+        for i, v in enumerate(inputs):
+            with torch.cuda.stream(streams[i % 2]):
+                got[i] = mf.linear(v, q, bias, activation)
+        torch.cuda.synchronize()
+        assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+def test_layers_move_and_come_back():
+    for activation in (None, "int8-row"):
+        linear = torch.nn.Linear(256, 48)
+        layer = mf.nn.QLinear.from_float(linear, weight="e2m1-g32-e8m0", activation=activation)
+        x = torch.randn(5, 256)
+        before = layer(x)
+        moved = layer.to("cuda")(x.cuda()).cpu()
+        assert torch.equal(moved, before) if activation else torch.allclose(moved, before, atol=1e-3)
+        assert torch.equal(layer.to("cpu")(x), before)
+
+
+def test_storage_round_trip():
+    for weight in FLOAT:
+        q = mf.quantize(torch.randn(37, 384 if "g128" in weight else 192), weight)
+        moved = on_device(q, torch.device("cuda"))
+        back = mf.ops.restore(*mf.ops.prepare(moved, None), q.spec, q.shape)
+        assert torch.equal(back.packed.cpu(), q.packed) and torch.equal(back.scale_data.cpu(), q.scale_data)
+        assert q.zero_points is None or torch.equal(back.zero_points.cpu(), q.zero_points)
+        assert torch.equal(moved.dequantize().cpu(), q.dequantize())
+
+
+def test_gradients():
+    q = on_device(mf.quantize(torch.randn(8, 64), "int4-g32"), torch.device("cuda"))
+    x, bias = (
+        torch.randn(2, 3, 64, device="cuda", requires_grad=True),
+        torch.randn(8, device="cuda", requires_grad=True),
+    )
+    grad = torch.randn(2, 3, 8, device="cuda")
+    mf.linear(x, q, bias, "int8-row").backward(grad)
+    torch.testing.assert_close(x.grad, grad @ q.dequantize())
+    torch.testing.assert_close(bias.grad, grad.sum((0, 1)))
+
+
+def test_strides_and_offsets():
+    q, x, bias, activation = case("int4-g32", "int8-row", 24, 21, 96)
+    q, bias = on_device(q, torch.device("cuda")), bias.cuda()
+    for dtype, activation in ((torch.float32, "int8-row"), (torch.float16, None), (torch.float32, None)):
+        y, v = bias.to(dtype), x.cuda().to(dtype)
+        want = mf.linear(v, q, y, activation)
+        strided = torch.empty(96, 24, device="cuda", dtype=dtype).t().copy_(v)
+        assert torch.equal(mf.linear(strided, q, y, activation), want)
+        shifted = torch.empty(24 * 96 + 1, device="cuda", dtype=dtype)[1:].view(24, 96).copy_(v)
+        assert torch.equal(mf.linear(shifted, q, y, activation), want)
+        assert mf.linear(v.reshape(2, 3, 4, 96), q, y, activation).shape == (2, 3, 4, 21)
+        assert mf.linear(v[:0], q, y, activation).shape == (0, 21)
+
+
+def test_what_is_not_finite_makes_its_row_nan():
+    q, x, bias, activation = case("int4-g32", "int8-row", 4, 9, 64)
+    x[2, 3] = float("inf")
+    y = on_gpu(q, x, bias, activation)
+    assert y[2].isnan().all() and y[[0, 1, 3]].isfinite().all()
+
+
+def test_bad_arguments_leave_the_gpu_usable():
+    q, x, bias, _ = case("int4-g32", None, 3, 8, 64)
+    gpu = on_device(q, torch.device("cuda"))
+    weight, plan = mf.ops.prepare(gpu, None)
+    linear = torch.ops.minifloat.linear
+    cases = [
+        (lambda: mf.linear(x, gpu), "x is on cpu but the weight is on cuda"),
+        (lambda: mf.linear(x.cuda(), q), "x is on cuda:0 but the weight is on cpu"),
+        (lambda: linear(x, weight, plan, None, 8), "x is on cpu but the weight is on cuda"),
+        (lambda: mf.linear(x.cuda().double(), gpu), "x is Double; expected float32"),
+        (lambda: mf.linear(x.cuda()[:, :60], gpu), "but the weight has K=64"),
+        (lambda: mf.linear(x.cuda(), gpu, bias), "bias is on cpu but x is on cuda"),
+        (lambda: mf.linear(x.cuda(), gpu, bias.cuda()[:7]), r"bias has shape \[7\], expected \[8\]"),
+        (lambda: linear(x.cuda(), weight[:-1], plan, None, 8), "the packed weight must be"),
+        (lambda: linear(x.cuda(), weight, plan, None, 9), "out_features=9 but the weight has N=8"),
+        (
+            lambda: mf.linear(x.cuda(), on_device(mf.quantize(x, "e5m2-row"), "cuda"), None, "e5m2-row"),
+            "more than 32 bits",
+        ),
+    ]
+    want = mf.linear(x.cuda(), gpu)
+    for call, message in cases:
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert torch.equal(mf.linear(x.cuda(), gpu), want)
+
+
+def test_out_of_memory_is_an_ordinary_error():
+    q, x, _, _ = case("int4-g32", None, 3, 8, 64)
+    gpu = on_device(q, torch.device("cuda"))
+    want = mf.linear(x.cuda(), gpu)
+    rows = torch.empty(1, 64, device="cuda").expand(
+        1 << 40, 64
+    )  # no memory of its own; contiguous, it would be 256 TiB
+    with pytest.raises(torch.OutOfMemoryError):
+        mf.linear(rows, gpu)
+    assert torch.equal(mf.linear(x.cuda(), gpu), want)
+
+
+@pytest.mark.parametrize("activation", [None, "int8-row", "int8-g32"])
+def test_sanitized(activation):
+    """Small cases of every kernel, for compute-sanitizer: it makes them some hundred times slower."""
+    for weight in ("int3-g32", "uint4-g32-zp", "e2m3-row", "e3m2-g64"):
+        for m, n, k in ((1, 17, 320), (19, 33, 320)):
+            dtype = torch.float16 if activation is None else torch.float32
+            q, x, bias, _ = case(weight, activation, m, n, k, dtype)
+            (check_exact(q, x, bias, activation) if activation else check_float(q, x, bias))
+    q, x, bias, _ = case("nf4-g64", None, 3, 17, 320)
+    check_float(q, x, bias)

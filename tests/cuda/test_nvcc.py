@@ -1,0 +1,54 @@
+"""Every CUDA kernel compiles for sm_80 and sm_90a without spilling, into the instructions that it claims."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+spec = importlib.util.spec_from_file_location("cuda_resources", Path(__file__).with_name("resources.py"))
+resources = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(resources)
+
+needs_nvcc = pytest.mark.skipif(
+    resources.find_nvcc() is None, reason="the CUDA kernels were not compiled: no nvcc here"
+)
+CASES = [(source, arch) for source in resources.SOURCES for arch in resources.ARCHITECTURES]
+MULTIPLIES = {"int8": "IMMA", "int16": "IMMA", "float16": "HMMA", "bfloat16": "HMMA"}
+
+
+@needs_nvcc
+@pytest.mark.parametrize(("source", "arch"), CASES, ids=[f"{source.stem}-{arch}" for source, arch in CASES])
+def test_compiles(source, arch):
+    report = resources.compile_report(source, arch)
+    assert report
+    spilled = {name: found["spills"] for name, found in report.items() if found["spills"]}
+    assert not spilled
+    known = json.loads(resources.TABLE.read_text())
+    if known["nvcc"] == resources.nvcc_version():  # another version may allocate otherwise
+        got = {name: [found["registers"], found["stack"]] for name, found in report.items()}
+        assert got == {name: known["kernels"][arch].get(name) for name in got}, "run python tests/cuda/resources.py"
+
+
+@needs_nvcc
+@pytest.mark.parametrize(("source", "arch"), CASES, ids=[f"{source.stem}-{arch}" for source, arch in CASES])
+def test_instructions(source, arch):
+    if resources.find_nvdisasm() is None:
+        pytest.skip("the instructions were not checked: nvdisasm is neither on the path nor in triton's package")
+    for name, found in resources.compile_report(source, arch).items():
+        counts = found["instructions"]
+
+        def count(start, has="", counts=counts):
+            return sum(n for op, n in counts.items() if op.split(".")[0] == start and has in op)
+
+        assert count("LDL") == count("STL") == 0, f"{name} keeps arrays in local memory"
+        if not name.startswith("linear_"):
+            continue
+        bits = int(name.rstrip(">").split(", ")[1 if "linear_lanes" not in name else 0].split("<")[-1])
+        # The codes of a chunk, and again of the next one: 16 bytes a lane each.
+        assert count("LDG", "NA") >= 2 * bits, f"{name} streams its codes past L1"
+        assert count("LDGSTS", "128") >= 2, f"{name} copies scales by cp.async"
+        math = name.split("<")[1].split(",")[0]
+        assert count(MULTIPLIES.get(math, "FFMA")) > 0, name
+        if math in ("int8", "int16") and bits <= 4:
+            assert count("PRMT") >= 16, f"{name} decodes by byte permutation"
