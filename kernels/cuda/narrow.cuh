@@ -58,7 +58,8 @@ __global__ void __launch_bounds__(kNarrowWarps * 32, kNarrowBlocks<kMath, kBits>
   float* const all_wide = reinterpret_cast<float*>(shared + space.wide_at);
   Sum* const all_sums = reinterpret_cast<Sum*>(shared + space.sums_at);
 
-  const int64_t panel = blockIdx.x, first_row = int64_t(blockIdx.y) * p.columns;
+  // Blocks of the same panel are neighbours, so that they find its codes in L2.
+  const int64_t panel = blockIdx.y, first_row = int64_t(blockIdx.x) * p.columns;
   const int columns = int(p.m - first_row < p.columns ? p.m - first_row : p.columns);
   const uint8_t* const chunks = p.codes + panel * p.panel_bytes;
   const int slot_blocks = p.slot_k / 32;  // 0: a slot is half a block
@@ -200,7 +201,7 @@ __global__ void __launch_bounds__(kNarrowWarps * 32, kNarrowBlocks<kMath, kBits>
 template <int kMath, int kBits>
 cudaError_t launch_narrow(const LinearParams& p, cudaStream_t stream) {
   const NarrowSpace space(p, Traits<kMath>::kExact, kBits);
-  const dim3 grid(unsigned(ceil_div(p.n, 16)), unsigned(ceil_div(p.m, p.columns)));
+  const dim3 grid(unsigned(ceil_div(p.m, p.columns)), unsigned(ceil_div(p.n, 16)));
   return launch(linear_narrow<kMath, kBits>, grid, kNarrowWarps * 32, space.bytes, stream, p);
 }
 

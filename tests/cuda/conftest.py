@@ -1,7 +1,9 @@
 """The CUDA kernels on the CPU: compiled by g++ with tests/cuda/shim in place of CUDA, and called through ctypes."""
 
 import ctypes
+import fcntl
 import hashlib
+import mmap
 import os
 import shutil
 import subprocess
@@ -40,8 +42,6 @@ def _build() -> Path:
     folder = ROOT / "build" / "cuda_shim"
     library = folder / f"shim-{digest.hexdigest()[:16]}.so"
     folder.mkdir(parents=True, exist_ok=True)
-    import fcntl
-
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if library.exists():
@@ -69,21 +69,24 @@ class Shim:
         """(layout, plan), as ops.prepare makes them for another backend."""
         scale = 1.0 if q.tensor_scale is None else float(q.tensor_scale)
         plan = plan_record(q.spec, activation, q.shape, scale)
-        weight = _aligned(self.library.mf_layout_bytes(_pointer(plan)))
+        weight = _guarded(self.library.mf_layout_bytes(_pointer(plan)))
         weight.fill_(0xA5)
-        points = None if q.zero_points is None else q.zero_points.contiguous()
-        self._check(self.library.mf_pack(*map(_pointer, (plan, q.packed, q.scale_data, points, weight))))
+        parts = [None if t is None else _guarded_like(t) for t in (q.packed, q.scale_data, q.zero_points)]
+        self._check(self.library.mf_pack(*map(_pointer, (plan, *parts, weight))))
         return weight, plan
 
     def restore(self, weight, plan, q):
         """Packed codes, scales and zero points of q's shapes, from the layout."""
-        parts = [None if t is None else torch.full_like(t, 77) for t in (q.packed, q.scale_data, q.zero_points)]
+        parts = [
+            None if t is None else _guarded_like(torch.full_like(t, 77))
+            for t in (q.packed, q.scale_data, q.zero_points)
+        ]
         self._check(self.library.mf_restore(*map(_pointer, (plan, *parts, weight))))
         return parts
 
     def dequantize(self, weight, plan):
         fields = plan_fields(plan)
-        out = torch.full((int(fields["n"]), int(fields["k"])), float("nan"))
+        out = _guarded_like(torch.full((int(fields["n"]), int(fields["k"])), float("nan")))
         self._check(self.library.mf_dequantize(*map(_pointer, (plan, weight, out))))
         return out
 
@@ -93,9 +96,9 @@ class Shim:
     def linear(self, x, weight, plan, bias=None):
         """(y, route, math): y is None where the route is to dequantize and multiply elsewhere."""
         n = int(plan_fields(plan)["n"])
-        rows = _copy_aligned(x.contiguous())
-        y = torch.full((x.shape[0], n), float("nan"), dtype=x.dtype)
-        bias = None if bias is None else bias.float().contiguous()
+        rows = _guarded_like(x)
+        y = _guarded_like(torch.full((x.shape[0], n), float("nan"), dtype=x.dtype))
+        bias = None if bias is None else _guarded_like(bias.float())
         route, math = ctypes.c_int(), ctypes.c_int()
         code = self.library.mf_linear(
             _pointer(plan),
@@ -126,15 +129,19 @@ def _pointer(tensor):
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
-def _aligned(count: int) -> torch.Tensor:
-    """uint8, as aligned as device memory is."""
-    storage = torch.empty(count + 256, dtype=torch.uint8)
-    start = -storage.data_ptr() % 256
-    return storage[start : start + count]
+def _guarded(count: int) -> torch.Tensor:
+    """uint8, aligned to 16, and ending where the process may not read or write: whoever goes beyond is stopped."""
+    if count == 0:
+        return torch.empty(0, dtype=torch.uint8)
+    size = -(-count // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, size + mmap.PAGESIZE)
+    guard = ctypes.addressof(ctypes.c_char.from_buffer(memory)) + size
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(guard), ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
+    return torch.frombuffer(memory, dtype=torch.uint8, count=count, offset=size - -(-count // 16) * 16)
 
 
-def _copy_aligned(x: torch.Tensor) -> torch.Tensor:
-    copy = _aligned(x.numel() * x.element_size()).view(x.dtype).reshape(x.shape)
+def _guarded_like(x: torch.Tensor) -> torch.Tensor:
+    copy = _guarded(x.numel() * x.element_size()).view(x.dtype).reshape(x.shape)
     return copy.copy_(x)
 
 

@@ -1,6 +1,5 @@
 // Test only: enough of CUDA for the kernels to run on the CPU. A block's threads are fibers that take turns; blocks follow
-// one another. What a fiber does between two barriers is not interleaved with others, but the order of the fibers can be
-// reversed, so a missing barrier shows as a difference.
+// one another. What a fiber does between two barriers is not interleaved with others; fibers.cpp says how they take turns.
 #pragma once
 
 #include <cmath>

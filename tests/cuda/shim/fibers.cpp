@@ -1,5 +1,6 @@
 // Test only: runs a block's threads as fibers, one at a time, until all have finished.
 // A barrier is a generation number: fibers that arrived give way until the last arrival raises it.
+// A missing barrier, or a missing wait for a copy, shows as a difference because warps drift apart as far as barriers allow.
 #include <setjmp.h>
 #include <ucontext.h>
 
@@ -86,6 +87,21 @@ void resume(unsigned index) {
   swapcontext(&scheduler_context, &fiber.start);
 }
 
+// Until all of its threads have finished or wait for other warps. Returns how many finished.
+unsigned run_warp(unsigned warp) {
+  unsigned finished = 0, before;
+  do {
+    before = progress;
+    for (unsigned i = 0; i < 32; ++i) {
+      const unsigned index = warp * 32 + (reversed ? 31 - i : i);
+      if (fibers[index]->done) continue;
+      resume(index);
+      finished += fibers[index]->done;
+    }
+  } while (progress != before);
+  return finished;
+}
+
 bool run_block() {
   block = {};
   warps.assign((threads + 31) / 32, {});
@@ -94,14 +110,10 @@ bool run_block() {
     fibers[i]->groups.clear();
     fibers[i]->open.clear();
   }
+  // Each warp runs as far as it can before the next one starts: the most that warps can drift apart.
   for (unsigned left = threads; left;) {
-    const unsigned before = progress;
-    for (unsigned i = 0; i < threads; ++i) {
-      const unsigned index = reversed ? threads - 1 - i : i;
-      if (fibers[index]->done) continue;
-      resume(index);
-      left -= fibers[index]->done;
-    }
+    const unsigned before = progress, count = threads / 32;
+    for (unsigned w = 0; w < count; ++w) left -= run_warp(reversed ? count - 1 - w : w);
     if (progress == before) {
       std::fprintf(stderr, "shim: block (%u, %u, %u) is stuck: its threads wait at different barriers\n", current.block_x,
                    current.block_y, current.block_z);
@@ -118,7 +130,22 @@ void warp_barrier() { arrive(warps[current.index / 32], 32); }
 unsigned char* shared() { return reinterpret_cast<unsigned char*>(shared_bytes.data()); }
 uint32_t (*warp_slots())[32] { return reinterpret_cast<uint32_t(*)[32]>(slots.data() + current.index / 32 * 256); }
 
-void copy_later(const Copy& copy) { self().open.push_back(copy); }
+void perform(const Copy& copy) {
+  if (copy.valid) {
+    std::memcpy(copy.to, copy.from, 16);
+  } else {
+    std::memset(copy.to, 0, 16);
+  }
+}
+
+// A copy may happen at once or only when it is waited for: one order of the threads tries the one, the other the other.
+void copy_later(const Copy& copy) {
+  if (reversed) {
+    perform(copy);
+  } else {
+    self().open.push_back(copy);
+  }
+}
 void commit_copies() {
   self().groups.push_back(std::move(self().open));
   self().open.clear();
@@ -126,13 +153,7 @@ void commit_copies() {
 void wait_copies(int left) {
   auto& groups = self().groups;
   while (int(groups.size()) > left) {
-    for (const Copy& copy : groups.front()) {
-      if (copy.valid) {
-        std::memcpy(copy.to, copy.from, 16);
-      } else {
-        std::memset(copy.to, 0, 16);
-      }
-    }
+    for (const Copy& copy : groups.front()) perform(copy);
     groups.pop_front();
   }
 }

@@ -6,7 +6,7 @@
 
 namespace shim {
 
-// Pending copies of one thread: they happen only when it waits for them, so a missing wait shows.
+// Pending copies of one thread.
 struct Copy {
   void* to;
   const void* from;
