@@ -203,6 +203,7 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
   constexpr bool kSigned = kMethod.kind == Method::kSigned;
   TileCall call{&a, {}, Scratch(kRowBytes * std::max(Isa::kRows, Isa::kFusedRows)), {}, 1.0f};
   call.scales.resize(l.groups * kPanel);
+  const int64_t panel_scale_bytes = l.groups * kPanel * scale_bytes(p.weight);
   if (!p.weight.has_zero_point) {
     call.starts.resize(a.m * p.folds);
     for (int64_t i = 0; i < a.m * p.folds; ++i) call.starts[i] = kSigned ? 0 : p.offset * a.x.sums[i];
@@ -214,6 +215,7 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
     const Panel panel(p, l, a.weight, i);
     const PackedDigits<Isa, kBits, kTable, kSigned> source(panel.codes, digits, p.offset);
     widen_scales<Isa>(p, panel, l.groups, call);
+    for (int64_t b = 0; b < panel_scale_bytes; b += kRowBytes) __builtin_prefetch(panel.scales + panel_scale_bytes + b, 0, 2);
     if constexpr (kFusedRows > 0) {
       if (fused) {
         fused_tiles<Isa, kMethod, kFusedRows>(call, panel, source, 0, kBits * kRowBytes);
