@@ -3,6 +3,7 @@
 
 #include "kernels.h"
 #include "layout.h"
+#include "significands.h"
 
 namespace minifloat {
 namespace {
@@ -96,13 +97,6 @@ MF_INLINE void for_quads(Body body) {
     body(std::integral_constant<int, 7>());
   }
 }
-
-// How a code's exponent field (0..15; fewer bits repeat) says what its mantissa field stands for: (mantissa | hidden) times
-// low + high * 2**7, one of which is zero.
-struct SignificandTable {
-  uint8_t hidden[16], low[16], high[16];
-  int mantissa_bits;
-};
 
 // 64-byte aligned scratch memory.
 struct Scratch {

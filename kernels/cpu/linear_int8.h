@@ -79,7 +79,7 @@ constexpr int64_t kAheadBytes = 8192;
 // What all tiles of a call share.
 struct TileCall {
   const LinearArgs* args;
-  std::vector<int32_t> starts;  // (m, folds): offset * sum of the activations; empty with zero points
+  std::vector<int32_t> starts;  // (m, folds): offset * sum of the activations; 0 with zero points
   Scratch sums;                 // for MemorySums
   std::vector<float> scales;    // of the current panel: (groups, 16)
   float unit;                   // what a sum is still to be multiplied by before its scale
@@ -124,10 +124,13 @@ void tile(const TileCall& call, const Panel& panel, const Source& source, int64_
   const int64_t halves = p.fold_padded / 16, a_groups = activation_groups(p);
   const int64_t w_per_scale = p.weight.granularity == kGroup ? p.weight.group_size / p.fold : p.folds;
   const int64_t a_per_scale = p.activation.granularity == kGroup ? p.activation.group_size / p.fold : p.folds;
-  for (int64_t f = 0; f < p.folds; ++f) {
+  const int32_t* starts = call.starts.data() + m * p.folds;
+  const int64_t folds = p.folds;
+  const bool plain = call.unit == 1.0f && !p.weight.has_zero_point && p.activation.granularity != kGroup;
+  for (int64_t f = 0; f < folds; ++f) {
     Sums sums(call.sums.data);
     MF_UNROLL for (int r = 0; r < kRows * kChains; ++r)
-      sums.set(r, Isa::splat_int(r < kRows && !call.starts.empty() ? call.starts[(m + r) * p.folds + f] : 0));
+      sums.set(r, Isa::splat_int(r < kRows ? starts[r * folds + f] : 0));
     if (halves % 2 == 0) {
       for (int64_t block = f * halves / 2; block < (f + 1) * halves / 2; ++block) {
         add_span<Isa, kMethod, kRows, 8, kChains>(source, 2 * block, x, sums);
@@ -140,23 +143,26 @@ void tile(const TileCall& call, const Panel& panel, const Source& source, int64_
     }
     const int64_t w_group = f / w_per_scale;
     const auto w_scale = Isa::load_floats(call.scales.data() + w_group * kPanel);
-    MF_UNROLL for (int r = 0; r < kRows; ++r) {
-      auto sum = sums.get(r);
-      if constexpr (kChains == 2) sum = Isa::add_int(sum, sums.get(kRows + r));
+    MF_UNROLL for (int r = 0; kChains == 2 && r < kRows; ++r) sums.set(r, Isa::add_int(sums.get(r), sums.get(kRows + r)));
+    if (!plain) {
+      auto correction = Isa::splat_int(0);
       if (p.weight.has_zero_point) {
         alignas(64) float zero_points[kPanel];
         zero_point_values(p, panel, w_group, zero_points);
         const int32_t offset = kMethod.kind == Method::kSigned ? 0 : p.offset;
-        const auto correction = Isa::sub_int(Isa::splat_int(offset), Isa::to_int(Isa::load_floats(zero_points)));
-        sum = Isa::add_int(sum, Isa::mul_int(correction, Isa::splat_int(a.x.sums[(m + r) * p.folds + f])));
+        correction = Isa::sub_int(Isa::splat_int(offset), Isa::to_int(Isa::load_floats(zero_points)));
       }
-      auto value = Isa::to_float(sum);
-      if (call.unit != 1.0f) value = Isa::mul(value, Isa::splat(call.unit));
-      auto scale = w_scale;
-      if (p.activation.granularity == kGroup)
-        scale = Isa::mul(scale, Isa::splat(a.x.scales[(m + r) * a_groups + f / a_per_scale]));
-      y[r] = Isa::add(y[r], Isa::mul(value, scale));
+      for (int r = 0; r < kRows; ++r) {
+        const auto fix = Isa::mul_int(correction, Isa::splat_int(a.x.sums[(m + r) * p.folds + f]));
+        const auto value = Isa::mul(Isa::to_float(Isa::add_int(sums.get(r), fix)), Isa::splat(call.unit));
+        auto scale = w_scale;
+        if (p.activation.granularity == kGroup)
+          scale = Isa::mul(scale, Isa::splat(a.x.scales[(m + r) * a_groups + f / a_per_scale]));
+        y[r] = Isa::add(y[r], Isa::mul(value, scale));
+      }
+      continue;
     }
+    MF_UNROLL for (int r = 0; r < kRows; ++r) y[r] = Isa::add(y[r], Isa::mul(Isa::to_float(sums.get(r)), w_scale));
   }
   MF_UNROLL for (int r = 0; r < kRows; ++r) finish<Isa>(a, panel, m + r, y[r]);
 }
@@ -204,9 +210,9 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
   TileCall call{&a, {}, Scratch(kRowBytes * std::max(Isa::kRows, Isa::kFusedRows)), {}, 1.0f};
   call.scales.resize(l.groups * kPanel);
   const int64_t panel_scale_bytes = l.groups * kPanel * scale_bytes(p.weight);
-  if (!p.weight.has_zero_point) {
-    call.starts.resize(a.m * p.folds);
-    for (int64_t i = 0; i < a.m * p.folds; ++i) call.starts[i] = kSigned ? 0 : p.offset * a.x.sums[i];
+  call.starts.resize(a.m * p.folds);
+  if (!p.weight.has_zero_point && !kSigned) {
+    for (int64_t i = 0; i < a.m * p.folds; ++i) call.starts[i] = p.offset * a.x.sums[i];
   }
   constexpr int kFusedRows = kTable && kBits >= 5 && Isa::kSelectsTables ? Isa::kSelectRows : Isa::kFusedRows;
   const bool fused = a.choice.decode == Decode::kRegisters;

@@ -6,36 +6,12 @@
 #pragma once
 
 #include "linear_words.h"
+#include "significands.h"
 
 namespace minifloat {
 namespace {
 
-constexpr int kHighShift = 7;
 static_assert(kStretch * 16 * 1920 * 128 < int64_t(1) << 31);  // a digit is at most 15 << 7, an activation 128
-
-// Fills the tables and returns true if the operand's grid is made of such fields.
-inline bool significands_of(const Operand& o, bool pair, SignificandTable& t) {
-  const int exponent_bits = o.bits - 1 - o.mantissa_bits;
-  if (o.encode_kind != kByMinifloat || exponent_bits < 1 || exponent_bits > 4 || o.mantissa_bits > 6) return false;
-  t = {};
-  t.mantissa_bits = o.mantissa_bits;
-  const int exponent_mask = (1 << exponent_bits) - 1;
-  for (int i = 0; i < 16; ++i) {
-    const int exponent = i & exponent_mask, shift = exponent ? exponent - 1 : 0;
-    if (!pair && shift > kHighShift) return false;
-    t.hidden[i] = exponent ? 1 << o.mantissa_bits : 0;
-    const bool high = pair && shift >= kHighShift;
-    (high ? t.high : t.low)[i] = 1 << (high ? shift - kHighShift : shift);
-  }
-  for (int code = 0; code < (1 << o.bits); ++code) {
-    if (o.values[code] != o.values[code] || std::isinf(o.values[code])) continue;  // weights hold numbers only
-    const int exponent = (code >> o.mantissa_bits) & exponent_mask;
-    const int significand = (code & ((1 << o.mantissa_bits) - 1)) | t.hidden[exponent];
-    const int magnitude = significand * (t.low[exponent] + (t.high[exponent] << kHighShift));
-    if (o.grid[code] != (code >> (o.bits - 1) ? -magnitude : magnitude)) return false;
-  }
-  return true;
-}
 
 // Two int16 digits: low + high * 2**7.
 template <class Isa>
@@ -82,7 +58,7 @@ struct PackedSignificands {
   typename Isa::template Significands<kBits> tables;
 
   void set_group(const Plan&, const Panel&, int64_t) {}  // minifloats have no zero points
-  // Steps are pairs of k's: 0 and 2, then 1 and 3 of each quad.
+  // Steps are pairs of k's: 0 and 2, then 1 and 3 of each quad; activations were stored in that order.
   template <class Visit>
   MF_INLINE void half(int64_t index, Visit visit) const {
     fetch_ahead<kBits>(panel, index);
@@ -111,22 +87,8 @@ void linear_significands_bits(const LinearArgs& a, const SignificandTable& t, in
   });
 }
 
-// The activations with k's 1 and 2 of each quad exchanged: a pair is then what a step multiplies.
-inline void exchange_middle(const LinearArgs& a, int16_t* out) {
-  const int16_t* in = static_cast<const int16_t*>(a.x.digits);
-  for (int64_t i = 0; i < a.m * a.plan->k_padded; i += 4) {
-    out[i] = in[i];
-    out[i + 1] = in[i + 2];
-    out[i + 2] = in[i + 1];
-    out[i + 3] = in[i + 3];
-  }
-}
-
 template <class Isa, class Carrier>
-void linear_significands(LinearArgs a, const SignificandTable& t, int64_t begin, int64_t end) {
-  std::vector<int16_t> x(a.m * a.plan->k_padded);
-  exchange_middle(a, x.data());
-  a.x.digits = x.data();
+void linear_significands(const LinearArgs& a, const SignificandTable& t, int64_t begin, int64_t end) {
   switch (a.plan->weight.bits) {
     case 5: return linear_significands_bits<Isa, Carrier, 5>(a, t, begin, end);
     case 6: return linear_significands_bits<Isa, Carrier, 6>(a, t, begin, end);
@@ -138,16 +100,9 @@ void linear_significands(LinearArgs a, const SignificandTable& t, int64_t begin,
 template <class Isa>
 void linear_int16(const LinearArgs& a, int64_t begin, int64_t end) {
   SignificandTable t;
-  if (a.plan->weight.bits >= 5 && significands_of(a.plan->weight, false, t))
-    return linear_significands<Isa, ShortDigits<Isa>>(a, t, begin, end);
-  linear_words<Isa, ShortDigits>(a, begin, end);
-}
-
-template <class Isa>
-void linear_int16_pair(const LinearArgs& a, int64_t begin, int64_t end) {
-  SignificandTable t;
-  significands_of(a.plan->weight, true, t);  // the plan says that it is so
-  linear_significands<Isa, PairDigits<Isa>>(a, t, begin, end);
+  if (!multiplies_significands(*a.plan, &t)) return linear_words<Isa, ShortDigits>(a, begin, end);
+  if (a.plan->carrier == kInt16Pair) return linear_significands<Isa, PairDigits<Isa>>(a, t, begin, end);
+  linear_significands<Isa, ShortDigits<Isa>>(a, t, begin, end);
 }
 
 template <class Isa>
@@ -155,8 +110,8 @@ void linear(const LinearArgs& a, int64_t begin, int64_t end) {
   switch (a.plan->carrier) {
     case kFloat: return linear_words<Isa, FloatDigits>(a, begin, end);
     case kInt8: return linear_int8<Isa>(a, begin, end);
-    case kInt16: return linear_int16<Isa>(a, begin, end);
-    case kInt16Pair: return linear_int16_pair<Isa>(a, begin, end);
+    case kInt16:
+    case kInt16Pair: return linear_int16<Isa>(a, begin, end);
     case kFloat64: return linear_words<Isa, DoubleDigits>(a, begin, end);
     default: return linear_wide(a, begin, end);
   }

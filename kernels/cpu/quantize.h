@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels.h"
+#include "significands.h"
 
 namespace minifloat {
 namespace {
@@ -195,6 +196,7 @@ void quantize_digits_as(const Plan& p, const float* x, const Shared& shared, con
   const Operand& o = p.activation;
   const float to_grid = std::is_integral_v<Digit> ? std::ldexp(1.0f, -o.unit) : 1.0f;
   const int64_t groups = activation_groups(p), length = groups ? p.k / groups : 0;
+  const bool exchanged = std::is_same_v<Digit, int16_t> && multiplies_significands(p);
   for (int64_t m = begin; m < end; ++m) {
     const float* row = x + m * p.k;
     Digit* digits = static_cast<Digit*>(to.digits) + m * p.k_padded;
@@ -206,6 +208,9 @@ void quantize_digits_as(const Plan& p, const float* x, const Shared& shared, con
       const float step = scale * shared.tensor_scale;
       for (int64_t k = g * length; k < (g + 1) * length; k += p.fold)  // folds are padded apart
         round_run(o, row + k, p.fold, step, zero_point, to_grid, digits + padded_position(p, k));
+    }
+    if (exchanged) {
+      for (int64_t k = 0; k < p.k_padded; k += 4) std::swap(digits[k + 1], digits[k + 2]);
     }
     if constexpr (std::is_integral_v<Digit>) {
       for (int64_t f = 0; f < p.folds; ++f) {
