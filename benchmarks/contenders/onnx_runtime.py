@@ -7,6 +7,7 @@ fight for the cores. Copies are rows in another order: equal weights would be pa
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from functools import cache
 
 import numpy as np
@@ -65,17 +66,17 @@ class OnnxRuntime(Contender):
     entries: tuple = ()  # session configuration
     input_dtype = result_dtype = np.float32
 
+    @abstractmethod
     def constants(self, w: np.ndarray) -> dict[str, np.ndarray]:
         """The quantized weights, by input name, rows still in order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rolled(self, constants: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
         """The same weights with every row moved down: another copy."""
-        raise NotImplementedError
 
+    @abstractmethod
     def node(self, helper, names: list[str], shape: tuple[int, int], result: str):
         """The operator on `x` and these constants."""
-        raise NotImplementedError
 
     def build(self, w, target_bytes, threads):
         onnx, _ = packages()

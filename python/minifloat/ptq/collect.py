@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 
 from .layer import Layer
 
 
-class Collector:
+class Collector(ABC):
     """Gets the input of a layer at each call, or its output if `of` says so. One instance for each layer."""
 
     of = "input"
 
+    @abstractmethod
     def update(self, layer: Layer, x: torch.Tensor) -> None:
-        raise NotImplementedError
+        """Take in one call."""
 
 
 class Hessian(Collector):

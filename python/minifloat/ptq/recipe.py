@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import difflib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar
@@ -17,7 +18,7 @@ CHANGES = ("layers", "floats", "structure")
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(ABC):
     """One method with its settings. Subclass it as a frozen dataclass, give it a name and decorate it with @register.
 
     Attributes:
@@ -31,9 +32,9 @@ class Step:
     name: ClassVar[str] = ""
     changes: ClassVar[str] = "layers"
 
+    @abstractmethod
     def apply(self, run: Run) -> None:
         """Change the run's layers or its model."""
-        raise NotImplementedError
 
     def __str__(self) -> str:
         """The name, and the settings that differ from the defaults: "gptq(act_order=True)"."""
