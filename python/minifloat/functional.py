@@ -25,32 +25,53 @@ def linear(x, q: QTensor, bias=None, activation: str | QuantSpec | None = None, 
         backend: one of mf.backends(), or None for the one of x's device: "cpu"; "cuda", or "triton" where no CUDA
             kernels were built. "reference" is the emulator.
     Returns:
-        (..., N), x's dtype. Gradients flow to x and bias, except on the reference backend.
+        (..., N), x's dtype. Gradients flow to x and bias, and torch.compile(fullgraph=True) takes the call with q as a
+        constant of the graph, both except on the reference backend.
     Raises:
         ValueError: shapes, dtypes or devices do not fit, x is not finite and the activation format has no NaN, or the
             backend is not available.
     """
-    activation = None if activation is None else QuantSpec.parse(activation)
+    if backend == "reference":
+        return emulator.linear(x, q, bias, None if activation is None else QuantSpec.parse(activation))
+    by_triton, weight, plan = _operands(q, activation, backend, x.device)
+    if by_triton:
+        return torch.ops.minifloat.triton_linear.default(x, weight, plan, bias, q.shape[0])
+    return torch.ops.minifloat.linear.default(x, weight, plan, bias, q.shape[0])
+
+
+@torch.compiler.assume_constant_result
+def _operands(q: QTensor, activation, backend, device: torch.device) -> tuple[bool, torch.Tensor, torch.Tensor]:
+    """Whether Triton's op is meant, and the weight and the plan that the op takes, kept for the next call.
+
+    Everything that is found out in Python is found here, so that torch.compile takes it as constants of the graph,
+    guarded by the identity of q, and traces nothing but the op.
+    """
+    key = activation, backend, device
+    if key not in q._prepared:
+        q._prepared[key] = _prepare(q, activation, backend, device)
+    return q._prepared[key]
+
+
+def _prepare(q: QTensor, activation, backend, device: torch.device) -> tuple[bool, torch.Tensor, torch.Tensor]:
+    """What linear says it raises about all but x itself, and what _operands returns."""
+    spec = None if activation is None else QuantSpec.parse(activation)
     if backend is None:
-        backend = _default_backend(x.device.type)
+        backend = _default_backend(device.type)
     if backend not in _usable():
         raise ValueError(
             f"linear: backend {backend!r} is {backends().get(backend, 'unknown')}; usable here: {', '.join(_usable())}"
         )
-    if backend == "reference":
-        return emulator.linear(x, q, bias, activation)
-    if q.packed.device != x.device:
-        raise ValueError(f"linear: x is on {x.device} but the weight is on {q.packed.device}")
-    if activation is not None and activation.scale_rule != "absmax":
-        raise ValueError(f"linear: activations are scaled by absmax at run time; drop '-{activation.scale_rule}'")
+    if q.packed.device != device:
+        raise ValueError(f"linear: x is on {device} but the weight is on {q.packed.device}")
+    if spec is not None and spec.scale_rule != "absmax":
+        raise ValueError(f"linear: activations are scaled by absmax at run time; drop '-{spec.scale_rule}'")
     if backend == "triton":
         from .ops import triton
 
-        return torch.ops.minifloat.triton_linear.default(x, *triton.prepared(q, activation), bias, q.shape[0])
-    if backend == "cpu" and not x.is_cpu or backend == "cuda" and not x.is_cuda:
-        raise ValueError(f"linear: backend {backend!r} does not take tensors on {x.device}")
-    weight, plan = q.prepared(activation)
-    return torch.ops.minifloat.linear.default(x, weight, plan, bias, q.shape[0])
+        return True, *triton.prepared(q, spec)
+    if backend != device.type:
+        raise ValueError(f"linear: backend {backend!r} does not take tensors on {device}")
+    return False, *q.prepared(spec)
 
 
 def backends() -> dict[str, str]:

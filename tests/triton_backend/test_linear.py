@@ -241,12 +241,16 @@ def test_opcheck_and_compile(activation):
     op = torch.ops.minifloat.triton_linear.default
     torch.library.opcheck(op, (x, weight, plan, bias, 8))
 
-    def f(x):
+    def by_op(x):
         return op(x * 2, weight, plan, bias, 8).relu()
 
-    compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
-    for rows in (x, torch.randn(5, 64, device=DEVICE)):
-        assert torch.equal(compiled(rows), f(rows))
+    def by_name(x):
+        return mf.linear(x * 2, q, bias, activation, backend="triton").relu()
+
+    for f in (by_op, by_name):
+        compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
+        for rows in (x, torch.randn(5, 64, device=DEVICE)):
+            assert torch.equal(compiled(rows), f(rows))
 
 
 def test_bad_arguments():
