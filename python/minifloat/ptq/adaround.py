@@ -1,6 +1,6 @@
 """AdaRound: learn, by gradient, whether each weight goes to the representable value below or above it.
 
-Source: Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", 2020, section 3.3.
+Source: Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", 2020.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """AWQ: scale up the weights that large inputs multiply before rounding, and scale the inputs down by as much.
 
-Source: Lin et al., "AWQ: Activation-aware Weight Quantization for LLM Compression and Acceleration", 2023, section 3.2.
+Source: Lin et al., "AWQ: Activation-aware Weight Quantization for LLM Compression and Acceleration", 2023.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """BRECQ: learn the rounding of all layers of a block at once, so that the block's output is as near as can be.
 
-Source: Li et al., "BRECQ: Pushing the Limit of Post-Training Quantization by Block Reconstruction", 2021, section 3.2,
+Source: Li et al., "BRECQ: Pushing the Limit of Post-Training Quantization by Block Reconstruction", 2021,
 with the plain squared error in place of the one weighted by the Fisher information.
 """
 

@@ -1,6 +1,6 @@
 """The integer programme of mixed precision: one candidate for each layer, the least loss within a budget.
 
-Source: Yao et al., "HAWQ-V3: Dyadic Neural Network Quantization", 2021, section 3.4, with the solver HiGHS as
+Source: Yao et al., "HAWQ-V3: Dyadic Neural Network Quantization", 2021, with the solver HiGHS as
 scipy.optimize.milp offers it.
 """
 
