@@ -89,6 +89,20 @@ def test_groups_get_their_scales_when_they_are_reached():
     assert torch.equal(ordered.scales, before.values)
 
 
+def test_act_order_takes_columns_by_falling_hessian_diagonal():
+    """With one scale a row it is plain GPTQ on inputs put into that order beforehand."""
+    torch.manual_seed(0)
+    layer = layer_of(nn.Linear(32, 8), "int3-row")
+    hessian = hessian_of(layer, torch.cat(vectors(width=32)))
+    order = hessian[0].diagonal().argsort(descending=True)
+    assert not torch.equal(order, torch.arange(32))
+    found = GPTQ(act_order=True)._quantize(layer, layer.matrix, hessian).dequantize()
+    moved = layer_of(nn.Linear(32, 8), "int3-row")
+    moved.set_matrix(layer.matrix[:, order])
+    expected = GPTQ()._quantize(moved, moved.matrix, hessian[:, order][:, :, order]).dequantize()
+    torch.testing.assert_close(found[:, order], expected, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(
     "hessian", [torch.zeros(1, 32, 32), torch.ones(1, 32, 32), torch.diag_embed(torch.arange(32.0))[None]]
 )
