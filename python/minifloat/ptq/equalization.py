@@ -40,7 +40,7 @@ class Equalize(Step):
         run.float_only(self)
         pairs = find_pairs(run)
         for _ in range(self.rounds):
-            changes = [_equalize(path[0].module, path[-1].module, path, run.model) for path in pairs]
+            changes = [_equalize(path, run.model) for path in pairs]
             if max(changes, default=0) < 1e-3:
                 return
 
@@ -70,21 +70,27 @@ def find_pairs(run: Run) -> list[list[Node]]:
     return pairs
 
 
-def _equalize(first: nn.Module, second: nn.Module, path: list[Node], model: nn.Module) -> float:
+def _equalize(path: list[Node], model: nn.Module) -> float:
     """Equalize one pair; the largest change of a channel's factor."""
+    first, second = path[0].module, path[-1].module
     r1 = first.weight.detach().abs().flatten(1).amax(1).double()
     groups = getattr(second, "groups", 1)
     w = second.weight.detach().abs()
     r2 = w.reshape(groups, w.shape[0] // groups, w.shape[1], -1).amax((1, 3)).flatten().double()
-    factor = torch.where((r1 > 0) & (r2 > 0), (r2 / r1).sqrt(), 1.0)  # on the first's outputs
-    scale_outputs(first, factor)
-    scale_inputs(second, 1 / factor)
+    factor = torch.where((r1 > 0) & (r2 > 0), (r2 / r1).sqrt(), 1.0)
+    rescale_between(path, factor, model)
+    return (factor - 1).abs().max().item()
+
+
+def rescale_between(path: list[Node], factor: torch.Tensor, model: nn.Module) -> None:
+    """Multiply what the first layer of the path puts out by factor, float64 (channels,), and undo it in the last."""
+    scale_outputs(path[0].module, factor)
+    scale_inputs(path[-1].module, 1 / factor)
     for node in path[1:-1]:
         if isinstance(node.module, nn.ReLU6):
             node.module = _replace(model, node.module, ChannelReLU6(6 * factor.float()))
         elif isinstance(node.module, ChannelReLU6):
             node.module.cap.mul_(factor.float())
-    return (factor - 1).abs().max().item()
 
 
 def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:

@@ -26,7 +26,7 @@ class Step(ABC):
         changes: what `apply` touches, so that an interrupted run knows what to store.
             "layers": how layers are quantized (specs, scales, quantized weights); stored layer by layer.
             "floats": the values of float weights, biases and norms; stored once the step is finished.
-            "structure": modules are replaced without looking at the data; applied again when a run continues.
+            "structure": modules are replaced; applied again, with the same outcome, when a run continues.
     """
 
     name: ClassVar[str] = ""
