@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from minifloat.explore.tasks import TaskError, load_task, packages
 from minifloat.explore.tasks.folding import fold_batch_norms
@@ -37,33 +38,72 @@ def test_no_samples():
         load_task("g2p", 0)
 
 
-@pytest.mark.parametrize("task", ["mobilenet", "digits-cnn", "digits-vit", "smollm", "g2p", "minilm"])
+@pytest.mark.parametrize("task", ["mobilenet", "digits-cnn", "numbers-vit", "smollm", "g2p", "minilm"])
 def test_missing_packages_are_named_with_the_command(task, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(TaskError, match=f"the task {task} needs .*pip install "):
         load_task(task)
 
 
-@pytest.mark.parametrize("task", ["digits-cnn", "digits-vit"])
-def test_digits_are_learned_once(task, tmp_path, monkeypatch):
+def test_digits_are_learned_once(tmp_path, monkeypatch):
     needs("sklearn")
     from minifloat.explore.tasks import digits
 
     monkeypatch.setenv("MINIFLOAT_CACHE", str(tmp_path))
-    monkeypatch.setitem(digits.EPOCHS, task, 3)
-    trained = load_task(task, 400)
+    monkeypatch.setattr(digits, "EPOCHS", 3)
+    trained = load_task("digits-cnn", 400)
     found = trained.evaluate(trained.model)
     assert found["agreement"] == 1 and found["kl"] == 0
     assert found["accuracy"] > 0.3  # of ten classes, after three epochs
-    (file,) = tmp_path.iterdir()
+    same_when_loaded_again("digits-cnn", tmp_path, found)
+    tests = {row.numpy().tobytes() for row in digits.digits()[0][digits.TRAINING :]}
+    assert not any(row.numpy().tobytes() in tests for batch in trained.calibration for row in batch)
+
+
+def same_when_loaded_again(task: str, cache: Path, found: dict[str, float]):
+    (file,) = cache.iterdir()
     written = file.read_bytes()
     state = torch.get_rng_state()
     again = load_task(task, 400)
     assert again.evaluate(again.model) == found
     assert file.read_bytes() == written
     assert torch.equal(torch.get_rng_state(), state)  # nobody else's random numbers move
-    tests = {row.numpy().tobytes() for row in digits.digits()[0][digits.TRAINING :]}
-    assert not any(row.numpy().tobytes() in tests for batch in trained.calibration for row in batch)
+
+
+def test_numbers_are_learned_once(tmp_path, monkeypatch):
+    needs("sklearn")
+    from minifloat.explore.tasks import clutter
+
+    monkeypatch.setenv("MINIFLOAT_CACHE", str(tmp_path))
+    monkeypatch.setattr(clutter, "STEPS", 20)
+    trained = load_task("numbers-vit", 400)
+    found = trained.evaluate(trained.model)
+    assert found["agreement"] == 1 and found["kl"] == 0
+    same_when_loaded_again("numbers-vit", tmp_path, found)
+    assert sum(len(batch) for batch in trained.calibration) == clutter.CALIBRATION
+
+
+def test_numbers_hold_the_digits_they_are_said_to(monkeypatch):
+    from minifloat.explore.tasks import clutter
+
+    monkeypatch.setattr(clutter, "NOISE", 0)
+    monkeypatch.setattr(clutter, "PIECES", 0)
+    ink, labels = torch.rand(30, 8, 8).clamp(min=0.2), torch.arange(30)
+    ink[:, :, [0, -1]] = 0  # so that neighbours do not hide each other
+    images, truth = clutter.numbers(ink, labels, 20, torch.Generator().manual_seed(0))
+    assert images.shape == (20, 1, 12, 32) and truth.shape == (20, 4) and truth.unique().numel() > 20
+    canvas = nn.functional.pad((images[:, 0] + 1) / 2, (1, 1))
+    for image, digits in zip(canvas, truth, strict=True):
+        for place, digit in enumerate(digits):
+            windows = image[:, 8 * place : 8 * place + 10].unfold(0, 8, 1).unfold(1, 8, 1).flatten(0, 1)
+            body = windows[:, :, 1:-1].flatten(1)
+            ratio = body / ink[digit, :, 1:-1].flatten()
+            spread = (ratio.amax(1) - ratio.amin(1)).min()  # one window is the digit times its brightness
+            assert spread < 1e-5
+    noise = torch.Generator().manual_seed(0)
+    monkeypatch.setattr(clutter, "NOISE", 0.1)
+    noisy = clutter.numbers(ink, labels, 20, noise)[0]
+    assert 0.19 < (noisy - images).std() < 0.21
 
 
 def test_mobilenet_is_the_published_one():

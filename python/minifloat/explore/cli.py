@@ -16,7 +16,7 @@ DEFAULT_WEIGHTS = (
 
 def explore(
     task: Annotated[
-        str, typer.Argument(help="mobilenet, digits-cnn, digits-vit, smollm, g2p, minilm, or FILE.py:FUNCTION.")
+        str, typer.Argument(help="mobilenet, digits-cnn, numbers-vit, smollm, g2p, minilm, or FILE.py:FUNCTION.")
     ],
     out: Annotated[
         Path, typer.Option(help="Results, as JSON lines; what it holds already is not measured again.")

@@ -14,7 +14,7 @@ from torch import nn
 BUILT_IN = {
     "mobilenet": ("mobilenet", "load"),
     "digits-cnn": ("digits", "load_cnn"),
-    "digits-vit": ("digits", "load_vit"),
+    "numbers-vit": ("clutter", "load"),
     "smollm": ("smollm", "load"),
     "g2p": ("g2p", "load"),
     "minilm": ("minilm", "load"),

@@ -1,4 +1,4 @@
-"""A CNN and a ViT trained here on scikit-learn's digits, kept for the next time; judged by true test accuracy."""
+"""A CNN trained here on scikit-learn's digits, kept for the next time; judged by true test accuracy."""
 
 from __future__ import annotations
 
@@ -10,30 +10,23 @@ import torch
 from torch import nn
 
 from .base import Task
-from .digits_models import CNN, ViT
+from .digits_models import CNN
 from .folding import fold_batch_norms
 from .mobilenet import agreement, logits, mean_kl
 from .packages import require
 
-EPOCHS = {"digits-cnn": 30, "digits-vit": 60}
+EPOCHS = 30
 TRAINING, BATCH, CALIBRATION = 1000, 50, 500  # images; the other 797 are the test set
 VERSION = 1  # raised when the networks or their training change, so that no stale weights are read
 
 
 def load_cnn(samples: int | None = None) -> Task:
     """samples: test images."""
-    return _load("digits-cnn", CNN, samples)
-
-
-def load_vit(samples: int | None = None) -> Task:
-    """samples: test images."""
-    return _load("digits-vit", ViT, samples)
-
-
-def _load(name: str, network: Callable[[], nn.Module], samples: int | None) -> Task:
+    name = "digits-cnn"
     require(name, "sklearn")
     images, labels = digits()
-    model = fold_batch_norms(trained(name, network, images[:TRAINING], labels[:TRAINING]))
+    model = trained(f"{name}-{EPOCHS}", CNN, lambda model: _train(model, images[:TRAINING], labels[:TRAINING]))
+    fold_batch_norms(model)
     tests, truth = images[TRAINING:][:samples], labels[TRAINING:][:samples]
     reference = logits(model, tests.split(BATCH))
 
@@ -57,16 +50,17 @@ def digits() -> tuple[torch.Tensor, torch.Tensor]:
     return images, torch.tensor(data.target)[order]
 
 
-def trained(name: str, network: Callable[[], nn.Module], images: torch.Tensor, labels: torch.Tensor) -> nn.Module:
-    """The network with its weights from the cache, or trained and put there."""
-    path = cache_folder() / f"{name}-{EPOCHS[name]}-v{VERSION}.pt"
+def trained(file: str, network: Callable[[], nn.Module], train: Callable[[nn.Module], None]) -> nn.Module:
+    """The network in eval mode, with its weights from this file of the cache, or trained and put there."""
+    path = cache_folder() / f"{file}-v{VERSION}.pt"
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = network()
         if path.exists():
             model.load_state_dict(torch.load(path, weights_only=True))
             return model.eval()
-        _train(model, images, labels, EPOCHS[name])
+        train(model.train())
+    model.eval()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}")  # renamed when whole: another process may be reading
     torch.save(model.state_dict(), partial)
@@ -80,18 +74,16 @@ def cache_folder() -> Path:
     return Path(os.environ.get("MINIFLOAT_CACHE") or default)
 
 
-def _train(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, epochs: int) -> None:
-    """AdamW with a one-cycle rate; ends in eval mode."""
+def _train(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> None:
+    """AdamW with a one-cycle rate."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.05)
-    steps = epochs * -(-len(images) // BATCH)
+    steps = EPOCHS * -(-len(images) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
     random = torch.Generator().manual_seed(0)
-    model.train()
-    for _ in range(epochs):
+    for _ in range(EPOCHS):
         for rows in torch.randperm(len(images), generator=random).split(BATCH):
             loss = nn.functional.cross_entropy(model(images[rows]), labels[rows], label_smoothing=0.05)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-    model.eval()

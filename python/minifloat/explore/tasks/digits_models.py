@@ -1,7 +1,9 @@
-"""Two small networks for 8 x 8 images of digits: one of convolutions, one of attention."""
+"""Two small networks that read digits: one of convolutions, one of attention."""
 
 import torch
 from torch import nn
+
+PATCH = 4  # pixels, each side
 
 
 class CNN(nn.Module):
@@ -47,15 +49,20 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """(B, 1, 8, 8) -> (B, 10). 16 patches of 2 x 2, a mean over them at the end."""
+    """(B, 1, height, width) -> (B, places, 10): the digits side by side in an image.
 
-    def __init__(self, dim: int = 64, depth: int = 4, heads: int = 4):
+    Patches of 4 x 4; each place is read from the mean over the patches in its share of the width.
+    """
+
+    def __init__(self, height: int, width: int, places: int, dim: int = 64, depth: int = 4, heads: int = 4):
         super().__init__()
-        self.patches = nn.Linear(4, dim)
-        self.positions = nn.Parameter(0.02 * torch.randn(1, 16, dim))
+        self.rows, self.places = height // PATCH, places
+        self.patches = nn.Linear(PATCH * PATCH, dim)
+        self.positions = nn.Parameter(0.02 * torch.randn(1, self.rows * (width // PATCH), dim))
         self.blocks = nn.Sequential(*[Block(dim, heads) for _ in range(depth)])
         self.norm, self.head = nn.LayerNorm(dim), nn.Linear(dim, 10)
 
     def forward(self, x):
-        patches = nn.functional.unfold(x, 2, stride=2).transpose(1, 2)
-        return self.head(self.norm(self.blocks(self.patches(patches) + self.positions)).mean(1))
+        patches = nn.functional.unfold(x, PATCH, stride=PATCH).transpose(1, 2)
+        x = self.norm(self.blocks(self.patches(patches) + self.positions))
+        return self.head(x.unflatten(1, (self.rows, self.places, -1)).mean((1, 3)))
