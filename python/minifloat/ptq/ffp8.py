@@ -59,7 +59,11 @@ class FFP8(Step):
         if not todo:
             return
         least = {layer: Least() for layer in todo}
-        grams = float_grams(run, todo, {layer: [found] for layer, found in least.items()})
+        if self.weights:
+            grams = float_grams(run, todo, {layer: [found] for layer, found in least.items()})
+        else:
+            with run.as_float():
+                run.collect(least, "observing inputs")
         for layer in run.track(todo, self.name):
             if self.activations and layer.activation and least[layer].value >= 0:
                 layer.activation = unsigned_spec(layer.activation)
