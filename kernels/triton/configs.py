@@ -1,6 +1,6 @@
 """Tile shapes: an explicit list, which of them fit a GPU, and the one that is used. Pure functions; needs no Triton.
 
-What is used for a problem: an entry of configs/<gpu>.json, which `python -m minifloat.kernels.triton.tune` writes on a
+What is used for a problem: an entry of tuned/<gpu>.json, which `python -m minifloat.kernels.triton.tune` writes on a
 GPU, or else `default`, a rule on M, N and K.
 """
 
@@ -19,26 +19,31 @@ SHARED_BYTES = {"sm_80": 166912, "sm_90": 232448, "gfx942": 65536}  # what one p
 
 
 class Config(NamedTuple):
-    """block_n outputs x block_m rows of x per program, K in `split` parts, with so many warps and pipeline stages."""
+    """block_n outputs x block_m rows of x per program, K in `split` parts, with so many warps and pipeline stages.
+
+    unroll: chunks of 32 k's in one trip of the loop. 8 is a block, whose bytes are then loaded once; with fewer, a byte
+    that holds codes of several chunks is loaded again for each, and the program needs fewer registers.
+    """
 
     block_n: int
     block_m: int
     split: int
     warps: int
     stages: int
+    unroll: int = 8
 
     def __str__(self) -> str:
-        return f"n{self.block_n} m{self.block_m} split{self.split} warps{self.warps} stages{self.stages}"
+        tile = f"n{self.block_n} m{self.block_m} split{self.split}"
+        return f"{tile} warps{self.warps} stages{self.stages} unroll{self.unroll}"
 
 
 GEMV = tuple(Config(n, 1, split, warps, 2) for n, warps in ((32, 2), (64, 4)) for split in (1, 4, 8))
 GEMM = (
-    *(Config(64, 16, split, 4, stages) for stages in (3, 2) for split in (1, 4, 8)),
-    *(Config(64, 16, split, 4, 1) for split in (1, 4)),
-    *(Config(64, 32, split, 4, stages) for stages in (3, 2) for split in (1, 4)),
-    *(Config(64, 64, 1, 8, stages) for stages in (3, 2, 1)),
-    Config(64, 128, 1, 8, 2),
-    Config(128, 64, 1, 8, 3),
+    *(Config(64, 16, split, 4, 3) for split in (1, 4, 8)),
+    *(Config(64, 32, split, 4, 3, unroll) for unroll in (8, 2) for split in (1, 4)),
+    Config(64, 16, 1, 4, 2),
+    *(Config(64, 64, 1, 8, 3, unroll) for unroll in (4, 1)),
+    *(Config(n, m, 1, 8, 3, unroll) for n, m in ((64, 128), (128, 64), (128, 128)) for unroll in (4, 1)),
 )
 CONFIGS = {"gemv_float": GEMV, "gemm_float": GEMM, "gemm_exact": GEMM}
 
@@ -87,8 +92,8 @@ def file_name(gpu: str) -> str:
 
 @cache
 def tuned(gpu: str) -> dict[tuple, Config]:
-    """{(kernel, bits, rows bucket, n, k): config} of configs/<gpu>.json; empty without that file."""
-    path = HERE / "configs" / file_name(gpu)
+    """{(kernel, bits, rows bucket, n, k): config} of tuned/<gpu>.json; empty without that file."""
+    path = HERE / "tuned" / file_name(gpu)
     if not path.is_file():
         return {}
     entries = json.loads(path.read_text())["entries"]

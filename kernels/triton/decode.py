@@ -12,7 +12,7 @@ CHUNKS = tl.constexpr(8)  # chunks of a block of 256 k's
 
 
 @triton.jit
-def load_field(weight, block, chunk: tl.constexpr, rows, lanes, n, w: tl.constexpr, width: tl.constexpr):
+def load_field(weight, block, chunk, rows, lanes, n, w: tl.constexpr, width: tl.constexpr):
     """int32 (rows, 32): the `width` bits that one plane holds of the codes, at their place in the code."""
     low: tl.constexpr = w.bits & (-2 * width)  # wider planes come first: so many slabs, and so many bits of the code
     slab = tl.cast(block * w.bits + low + chunk % width, tl.int64)
@@ -22,7 +22,7 @@ def load_field(weight, block, chunk: tl.constexpr, rows, lanes, n, w: tl.constex
 
 
 @triton.jit
-def load_codes(weight, block, chunk: tl.constexpr, rows, lanes, n, w: tl.constexpr):
+def load_codes(weight, block, chunk, rows, lanes, n, w: tl.constexpr):
     """int32 (rows, 32): the codes of k = 256 * block + 32 * chunk + lanes."""
     codes = (rows[:, None] + lanes[None, :]) * 0
     if w.bits & 8:
@@ -51,7 +51,9 @@ def decode(codes, table, w: tl.constexpr):
         if w.is_signed:
             pattern |= (codes >> (w.bits - 1)) << 31
         return pattern.to(tl.float32, bitcast=True) * w.multiplier  # exact, also where the format is subnormal
-    return tl.load(table + w.table + codes)
+    # From shared memory: a load from `table` for each code takes more instructions and three times the registers.
+    entries = tl.load(table + w.table + tl.arange(0, 1 << w.bits))
+    return tl.reshape(tl.gather(entries, tl.ravel(codes), 0), codes.shape)
 
 
 @triton.jit
@@ -72,8 +74,8 @@ def load_scales(weight, scales_at, at, mask, w: tl.constexpr):
     code = tl.load(base + at, mask=mask, other=0).to(tl.int32)
     if w.scale_kind == "power_of_two":  # code 0 is 2**-127, a subnormal
         return tl.where(code == 0, 0x400000, code << 23).to(tl.float32, bitcast=True)
-    bits = ((code & 127) << 20) | ((code >> 7) << 31)  # e4m3 bits where float32 has them, times 2**(127 - 7)
-    return bits.to(tl.float32, bitcast=True) * 1.329227995784916e36
+    pattern = ((code & 127) << (23 - w.scale_mantissa_bits)) | ((code >> 7) << 31)
+    return pattern.to(tl.float32, bitcast=True) * w.scale_multiplier
 
 
 @triton.jit

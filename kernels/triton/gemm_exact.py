@@ -12,7 +12,6 @@ import triton
 import triton.language as tl
 
 from .decode import (
-    CHUNKS,
     LANES,
     TENSOR_SCALE,
     bound,
@@ -35,11 +34,13 @@ def digit(integer, index: tl.constexpr):
 
 
 @triton.jit
-def multiply(integers, a, a_at, a_inside, plane, acc, f: tl.constexpr):
-    """acc + integers @ a. a: int8 digits, (a_digits, M, K), read at a_at + digit * plane."""
-    for i in tl.static_range(tl.constexpr(f.weight_digits)):
-        for j in tl.static_range(tl.constexpr(f.a_digits)):
-            digits = tl.load(a + j * plane + a_at, mask=a_inside, other=0)
+def multiply(integers, a, a_at, a_inside, here, plane, acc, f: tl.constexpr):
+    """acc + integers @ a. a: int8 digits, (a_digits, M, K), read at a_at + digit * plane and 0 but `here`."""
+    for j in tl.static_range(tl.constexpr(f.a_digits)):
+        digits = tl.load(a + j * plane + a_at, mask=a_inside, other=0)
+        if not f.aligned:
+            digits = tl.where(here, digits, 0)
+        for i in tl.static_range(tl.constexpr(f.weight_digits)):
             if i + j == 0:
                 acc = tl.dot(digit(integers, 0), digits, acc, out_dtype=tl.int32)
             else:
@@ -55,21 +56,36 @@ def fold_value(
     """float32 (BLOCK_N, BLOCK_M): V * s_w, or V * q(s_w * s_a), of one fold from its int32 sums."""
     length = f.length if f.length else k
     at = (fold * length // w.group if w.group else 0) * n + rows
-    inside = (rows < n) & (fold * length < k)
+    inside, a_inside = (rows < n) & (fold * length < k), (columns < m) & (fold * length < k)
     if f.sums:
         centre = tl.full([1], f.centre, tl.int32)
         if w.has_zero_point:
             centre = f.centre - to_integer(load_zero_points(weight, points_at, at, inside, table, w), w)
-        a_sum = tl.load(
-            a_sums + columns.to(tl.int64) * (k // length) + fold, mask=(columns < m) & (fold * length < k), other=0
-        )
+        a_sum = tl.load(a_sums + tl.cast(fold, tl.int64) * m + columns, mask=a_inside, other=0)
         sums += centre[:, None] * a_sum[None, :]
     value = sums.to(tl.float32) * f.product  # one rounding: the power of two is exact
     scale = load_scales(weight, scales_at, at, inside, w)[:, None]
     if f.a_group:
-        a_at = columns.to(tl.int64) * (k // f.a_group) + fold * length // f.a_group
-        scale = scale * tl.load(a_scales + a_at, mask=(columns < m) & (fold * length < k), other=0.0)[None, :]
+        group = tl.cast(fold * length // f.a_group, tl.int64)
+        scale = scale * tl.load(a_scales + group * m + columns, mask=a_inside, other=0.0)[None, :]
     return value * scale
+
+
+@triton.jit
+def end_fold(
+    acc, sums, fold, rows, columns, a_scales, a_sums, weight, out, table, m, n, k, scales_at, points_at,
+    w: tl.constexpr, f: tl.constexpr, SPLIT: tl.constexpr,
+):  # fmt: skip
+    """acc with a fold's value added, or the fold's sums stored where a second pass adds them; and sums of 0."""
+    if SPLIT > 1:
+        at = columns.to(tl.int64)[None, :] * n + rows[:, None]
+        inside = (rows < n)[:, None] & (columns < m)[None, :] & (fold * f.length < k)
+        tl.store(out + tl.cast(fold, tl.int64) * m * n + at, sums, mask=inside)
+    else:
+        acc += fold_value(
+            sums, fold, rows, columns, a_scales, a_sums, weight, table, m, n, k, scales_at, points_at, w, f
+        )
+    return acc, tl.zeros(sums.shape, tl.int32)
 
 
 @triton.jit
@@ -94,8 +110,8 @@ def finish(
 @triton.jit
 def gemm_exact(
     a,  # int8 digits of the activations, (a_digits, M, K)
-    a_scales,  # float32 (M, groups)
-    a_sums,  # int32 (M, folds)
+    a_scales,  # float32 (groups, M)
+    a_sums,  # int32 (folds, M)
     a_tensor_scale,  # float32 (1,)
     weight,  # layout of pack.py
     bias,  # (N,) float32
@@ -112,19 +128,23 @@ def gemm_exact(
     BLOCK_N: tl.constexpr,
     BLOCK_M: tl.constexpr,
     SPLIT: tl.constexpr,
+    UNROLL: tl.constexpr,
 ):
     """Grid: (blocks of N, blocks of M, SPLIT)."""
     rows, lanes = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N), tl.arange(0, LANES)
     columns, part = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M), tl.program_id(2)
-    blocks = tl.cdiv(k, 256)
-    per_part = tl.cdiv(blocks, SPLIT)
-    at = columns.to(tl.int64)[None, :] * n + rows[:, None]
-    inside = (rows < n)[:, None] & (columns < m)[None, :]
+    trips: tl.constexpr = 8 // UNROLL  # of the loop, for the 8 chunks of a block
+    per_part = tl.cdiv(tl.cdiv(k, 256), SPLIT) * trips
+    plane = tl.cast(m, tl.int64) * k
+    known: tl.constexpr = f.even and f.length <= UNROLL * LANES  # folds end at the same turns of every trip
 
     acc = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
     sums = tl.zeros([BLOCK_N, BLOCK_M], tl.int32)
-    for block in range(bound(part * per_part), bound(min((part + 1) * per_part, blocks))):
-        for chunk in tl.static_range(CHUNKS):
+    for trip in range(bound(part * per_part), bound(min((part + 1) * per_part, tl.cdiv(k, UNROLL * LANES)))):
+        for turn in tl.static_range(UNROLL):
+            block, chunk = trip, turn
+            if trips > 1:
+                block, chunk = trip // trips, trip % trips * UNROLL + turn
             start = block * 256 + chunk * LANES
             ks = start + lanes
             a_at = columns.to(tl.int64)[None, :] * k + ks[:, None]
@@ -133,34 +153,23 @@ def gemm_exact(
             integers = to_integer(decode(codes, table, w), w) - f.centre
             for i in tl.static_range(tl.constexpr(f.runs)):
                 fold = start // f.length + i if f.length else 0
-                here = a_inside if f.aligned else a_inside & (ks // f.length == fold)[:, None]
-                sums = multiply(integers, a, a_at, here, tl.cast(m, tl.int64) * k, sums, f)
-                if f.length and (not f.even or (chunk + 1) * 32 % f.length == 0):
-                    ends = ((fold + 1) * f.length <= start + LANES) & (fold * f.length < k)
-                    if SPLIT > 1:  # folds end with their block, so each is stored whole
-                        tl.store(out + tl.cast(fold, tl.int64) * m * n + at, sums, mask=inside & ends)
-                    else:
-                        value = fold_value(
-                            sums,
-                            fold,
-                            rows,
-                            columns,
-                            a_scales,
-                            a_sums,
-                            weight,
-                            table,
-                            m,
-                            n,
-                            k,
-                            scales_at,
-                            points_at,
-                            w,
-                            f,
-                        )
-                        acc = tl.where(ends, acc + value, acc)
-                    sums = tl.where(ends, 0, sums)
+                here = (ks // f.length == fold)[:, None] if f.length else a_inside
+                sums = multiply(integers, a, a_at, a_inside, here, plane, sums, f)
+                if known and (turn + 1) * LANES % f.length == 0:
+                    acc, sums = end_fold(
+                        acc, sums, fold, rows, columns, a_scales, a_sums, weight, out, table, m, n, k,
+                        scales_at, points_at, w, f, SPLIT,
+                    )  # fmt: skip
+                elif f.length and not known:  # noqa: SIM102 - the first is decided by the compiler
+                    if ((fold + 1) * f.length <= start + LANES) & (fold * f.length < k):
+                        acc, sums = end_fold(
+                            acc, sums, fold, rows, columns, a_scales, a_sums, weight, out, table, m, n, k,
+                            scales_at, points_at, w, f, SPLIT,
+                        )  # fmt: skip
     if SPLIT > 1:
         if f.length == 0:
+            at = columns.to(tl.int64)[None, :] * n + rows[:, None]
+            inside = (rows < n)[:, None] & (columns < m)[None, :]
             tl.store(out + tl.cast(part, tl.int64) * m * n + at, sums, mask=inside)
     else:
         if f.length == 0:
@@ -195,7 +204,7 @@ def finish_exact(
 
 
 def linear(activations, weight, bias, table, w, layout, n: int, k: int, f: Fold, dtype, config) -> torch.Tensor:
-    """activations (quantize.Digits of M rows) -> (M, N). config: block_n, block_m, split, warps, stages.
+    """activations (quantize.Digits of M rows) -> (M, N). config: configs.Config.
 
     K is split only where folds end with a block of 256.
     """
@@ -210,7 +219,7 @@ def linear(activations, weight, bias, table, w, layout, n: int, k: int, f: Fold,
     options = {"num_stages": config.stages, "enable_fp_fusion": False}
     gemm_exact[triton.cdiv(n, config.block_n), triton.cdiv(m, config.block_m), split](
         *(digits, *common, target, table, *numbers),
-        *(w, f, bias is not None, config.block_n, config.block_m, split),
+        *(w, f, bias is not None, config.block_n, config.block_m, split, config.unroll),
         num_warps=config.warps,
         **options,
     )

@@ -10,7 +10,6 @@ import triton
 import triton.language as tl
 
 from .decode import (
-    CHUNKS,
     LANES,
     TENSOR_SCALE,
     bound,
@@ -57,18 +56,23 @@ def gemm_float(
     BLOCK_N: tl.constexpr,
     BLOCK_M: tl.constexpr,
     SPLIT: tl.constexpr,
+    UNROLL: tl.constexpr,
 ):
     """Grid: (blocks of N, blocks of M, SPLIT)."""
     rows, lanes = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N), tl.arange(0, LANES)
     columns, part = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M), tl.program_id(2)
-    blocks = tl.cdiv(k, 256)
-    per_part = tl.cdiv(blocks, SPLIT)
+    trips: tl.constexpr = 8 // UNROLL  # of the loop, for the 8 chunks of a block
+    per_part = tl.cdiv(tl.cdiv(k, 256), SPLIT) * trips
+    per_scale: tl.constexpr = min(w.chunks_per_scale, UNROLL)
 
     total = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
     run = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
     x_rows = x + columns.to(tl.int64)[None, :] * k
-    for block in range(bound(part * per_part), bound(min((part + 1) * per_part, blocks))):
-        for chunk in tl.static_range(CHUNKS):
+    for trip in range(bound(part * per_part), bound(min((part + 1) * per_part, tl.cdiv(k, UNROLL * LANES)))):
+        for turn in tl.static_range(UNROLL):
+            block, chunk = trip, turn
+            if trips > 1:
+                block, chunk = trip // trips, trip % trips * UNROLL + turn
             start = block * 256 + chunk * LANES
             ks = start + lanes
             xs = tl.load(x_rows + ks[:, None], mask=(columns < m)[None, :] & (ks < k)[:, None], other=0)
@@ -84,7 +88,7 @@ def gemm_float(
                 else:  # x and not w is zeroed outside the group: 0 * infinity is NaN
                     here = tl.where((ks // w.group == group)[:, None], xs, 0)
                     run = multiply(centred, here, run, PARTS, SHIFT)
-                if w.group and (chunk + 1) % w.chunks_per_scale == 0:
+                if w.group and (turn + 1) % per_scale == 0:
                     total += run * load_scales(weight, scales_at, at, inside, w)[:, None]
                     run = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
     if w.group == 0:
@@ -101,13 +105,13 @@ def gemm_float(
 
 
 def linear(x, weight, bias, table, w, layout, n: int, parts: tuple[int, int], config) -> torch.Tensor:
-    """x (M, K) -> (M, N). config: block_n, block_m, split, warps, stages."""
+    """x (M, K) -> (M, N). config: configs.Config."""
     m, k = x.shape
     y = x.new_empty((m, n))
     target = y if config.split == 1 else x.new_empty((config.split, m, n), dtype=torch.float32)
     gemm_float[triton.cdiv(n, config.block_n), triton.cdiv(m, config.block_m), config.split](
         *(x, weight, bias, target, table, m, n, k, layout.scales_at, layout.points_at),
-        *(w, *parts, bias is not None, config.block_n, config.block_m, config.split),
+        *(w, *parts, bias is not None, config.block_n, config.block_m, config.split, config.unroll),
         num_warps=config.warps,
         num_stages=config.stages,
     )

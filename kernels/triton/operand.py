@@ -25,6 +25,7 @@ class Decode(NamedTuple):
     kind: "affine": (code ^ flip) * step + low. "minifloat": sign, then exponent and mantissa bits shifted to where
         float32 has them, times `multiplier`. "table": a load.
     group: elements of a row that share a scale, 0 for the whole row.
+    scale_mantissa_bits, scale_multiplier: a "two_level" scale's code, like the "minifloat" kind.
     magic: 1.5 * 2**(23 + unit): added to a value it leaves the value's grid integer in the low bits of the sum.
     """
 
@@ -41,6 +42,8 @@ class Decode(NamedTuple):
     group: int
     scale_kind: str
     has_zero_point: bool
+    scale_mantissa_bits: int
+    scale_multiplier: float
 
     @property
     def aligned(self) -> bool:
@@ -149,9 +152,14 @@ def decode_of(operand: np.void, exact: bool = False) -> Decode:
         "is_signed": bool(operand["is_signed"]),
     }
     blank = dict(flip=0, low=0.0, step=1.0, mantissa_bits=0, multiplier=1.0, table=VALUES)
+    blank |= dict(scale_mantissa_bits=0, scale_multiplier=1.0)
+    if common["scale_kind"] == "two_level":
+        scale = next(_minifloats(operand["scale_values"], 8, True))
+        common |= {"scale_mantissa_bits": scale["mantissa_bits"], "scale_multiplier": scale["multiplier"]}
+    ways = (_affine(operand), *_minifloats(operand["values"], common["bits"], common["is_signed"]))
     unit = int(operand["unit"])
     fits = not exact or -126 <= 23 + unit <= 126
-    for found in (_affine(operand), *_minifloats(operand)) if fits else ():
+    for found in ways if fits else ():
         if found is not None:
             return Decode(**{**blank, **common, **found}, magic=_magic(unit))
     if exact:  # the table of grid integers instead of values: their unit is 1
@@ -213,9 +221,9 @@ def _magic(unit: int) -> float:
     return 1.5 * 2.0 ** max(min(23 + unit, 126), -126)
 
 
-def _same(values: np.ndarray, operand: np.void) -> bool:
-    """Whether these float32 bits are the operand's, for every code that is a number."""
-    want = operand["values"][: len(values)]
+def _same(values: np.ndarray, want: np.ndarray) -> bool:
+    """Whether these float32 bits are the wanted ones, for every code that is a number."""
+    want = want[: len(values)]
     number = np.isfinite(want)
     return bool((values.astype(np.float32).view(np.uint32) == want.view(np.uint32))[number].all())
 
@@ -226,14 +234,13 @@ def _affine(operand: np.void) -> dict | None:
     for flip in (0, count >> 1):
         low, next_up = operand["values"][flip], operand["values"][flip ^ 1]
         step = next_up - low
-        if np.isfinite(step) and abs(low) < 2**15 and _same((codes ^ flip) * step + low, operand):
+        if np.isfinite(step) and abs(low) < 2**15 and _same((codes ^ flip) * step + low, operand["values"]):
             return {"kind": "affine", "flip": flip, "low": float(low), "step": float(step)}
     return None
 
 
-def _minifloats(operand: np.void):
-    """Every mantissa width for which the shifted code times a power of two is the value."""
-    bits, is_signed = int(operand["bits"]), bool(operand["is_signed"])
+def _minifloats(want: np.ndarray, bits: int, is_signed: bool):
+    """Every mantissa width for which the shifted code times a power of two is the wanted float32 of that code."""
     codes = np.arange(1 << bits, dtype=np.uint32)
     low_mask = np.uint32((1 << (bits - is_signed)) - 1)
     sign = (codes >> np.uint32(bits - 1)) << np.uint32(31) if is_signed else np.zeros_like(codes)
@@ -241,10 +248,10 @@ def _minifloats(operand: np.void):
         pattern = (codes & low_mask) << np.uint32(23 - mantissa_bits)
         at = int(low_mask) >> 1  # a value well inside the range
         raw = pattern.view(np.float32)
-        if not np.isfinite(operand["values"][at]) or raw[at] == 0:
+        if not np.isfinite(want[at]) or raw[at] == 0:
             continue
         with np.errstate(all="ignore"):
-            multiplier = float(operand["values"][at]) / float(raw[at])
+            multiplier = float(want[at]) / float(raw[at])
             values = (pattern | sign).view(np.float32) * np.float32(multiplier)
-        if 2.0**-126 <= multiplier <= 2.0**127 and _same(values, operand):
+        if 2.0**-126 <= multiplier <= 2.0**127 and _same(values, want):
             yield {"kind": "minifloat", "mantissa_bits": mantissa_bits, "multiplier": multiplier}

@@ -169,13 +169,15 @@ def quantize(
     x,  # (M, K) float32, float16 or bfloat16
     ends,  # float32 (2,): smallest and largest of the whole tensor where a scale depends on it
     out,  # int8 digits (DIGITS, M, K), or uint8 codes (M, K) when DIGITS is 0
-    scales,  # float32 (M, groups); read instead of written when GIVEN
-    points,  # float32 (M, groups), the same
+    scales,  # float32 (M, groups) with these strides; read instead of written when GIVEN
+    points,  # float32, the same
     tensor_scale,  # float32 (1,), the same
     table,  # operand.table_of
     k,
     group,  # elements that share a scale
     groups,
+    row_stride,
+    group_stride,
     plane,  # M * K
     e: tl.constexpr,  # operand.Encode
     DIGITS: tl.constexpr,
@@ -188,7 +190,7 @@ def quantize(
     mine = tl.program_id(1) * GROUPS + tl.arange(0, GROUPS)
     inside_group = mine < groups
     base = row * k + mine * group
-    at = row * groups + mine
+    at = row * row_stride + mine.to(tl.int64) * group_stride
     if GIVEN:
         scale = tl.load(scales + at, mask=inside_group, other=1.0)
         point = tl.load(points + at, mask=inside_group, other=0.0)
@@ -237,12 +239,13 @@ class Digits(NamedTuple):
     """Quantized activations as gemm_exact takes them."""
 
     digits: torch.Tensor  # int8 (1 or 2, M, K)
-    scales: torch.Tensor  # float32 (M, groups)
-    sums: torch.Tensor  # int32 (M, folds): sums of the digits' integers; the scales' memory where not needed
+    scales: torch.Tensor  # float32 (groups, M)
+    sums: torch.Tensor  # int32 (folds, M): sums of the digits' integers; the scales' memory where not needed
     tensor_scale: torch.Tensor  # float32 (1,)
 
 
 def _launch(x, e: Encode, group: int, out, digits: int, table, given=None):
+    """Scales and zero points, (M, groups) beside codes and (groups, M) beside digits, and the second level (1,)."""
     m, k = x.shape
     groups = k // group if group else 1
     group = group or k
@@ -250,12 +253,13 @@ def _launch(x, e: Encode, group: int, out, digits: int, table, given=None):
     if given is None and (e.granularity == "tensor" or e.scale_kind == "two_level"):
         ends = _ends_of_tensor(x, e)
     new = lambda *shape: x.new_empty(shape, dtype=torch.float32)  # noqa: E731
-    scales, points, second = given or (new(m, groups), new(m, groups), new(1))
+    shape, strides = ((groups, m), (1, m)) if digits else ((m, groups), (groups, 1))
+    scales, points, second = given or (new(*shape), new(*shape), new(1))
     length = min(triton.next_power_of_2(max(group, 1)), 1024)
     tile = max(1, min(1024 // length, triton.next_power_of_2(groups)))
     if m and k:
         quantize[m, triton.cdiv(groups, tile)](
-            *(x, ends, out, scales, points, second, table, k, group, groups, m * k),
+            *(x, ends, out, scales, points, second, table, k, group, groups, *strides, m * k),
             *(e, digits, given is not None, tile, length),
             num_warps=4,
             enable_fp_fusion=False,
@@ -281,7 +285,7 @@ def quantize_digits(x, e: Encode, group: int, digits: int, table, fold: int, sum
     totals = scales
     if sums:
         runs = out.view(digits, x.shape[0], x.shape[1] // fold, fold).sum(-1, dtype=torch.int32)
-        totals = runs[0] if digits == 1 else runs[0] + 256 * runs[1]
+        totals = (runs[0] if digits == 1 else runs[0] + 256 * runs[1]).t().contiguous()
     return Digits(out, scales, totals, second)
 
 

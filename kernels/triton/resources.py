@@ -2,7 +2,8 @@
 
     python -m minifloat.kernels.triton.resources     writes resources.json, which configs.prune reads (minutes)
 
-Registers are per thread; spills are bytes of stack per thread on NVIDIA, registers on AMD; shared memory is in bytes.
+Registers are per thread; spills are bytes of memory per thread (what AMD's compiler spills from scalar to vector
+registers does not leave the chip and is not counted); shared memory is in bytes.
 """
 
 from __future__ import annotations
@@ -52,7 +53,14 @@ POINTERS = {
     },
     **{"points": "*fp32", "tensor_scale": "*fp32", "parts": "*fp32", "second": "*fp32"},
 }
-OTHERS = {"scales_at": "i32", "points_at": "i32", "row_bytes": "i32", "plane": "i32"}
+OTHERS = {
+    "scales_at": "i32",
+    "points_at": "i32",
+    "row_bytes": "i32",
+    "plane": "i32",
+    "row_stride": "i32",
+    "group_stride": "i32",
+}
 
 
 class Variant(NamedTuple):
@@ -83,8 +91,8 @@ class Variant(NamedTuple):
 
 
 def tiles(kernel: str, kind: str) -> list[Config]:
-    """The configs to compile. Large tiles of "masked" kernels take minutes each and spill; prune leaves them out."""
-    return [c for c in CONFIGS[kernel] if kind != "masked" or c.block_n * c.block_m <= 64 * 64]
+    """The configs to compile. Large "masked" loops take minutes each and spill; prune leaves them out."""
+    return [c for c in CONFIGS[kernel] if kind != "masked" or c.block_n * c.block_m * c.unroll <= 64 * 16 * 8]
 
 
 def variants(kernels=None) -> list[Variant]:
@@ -97,7 +105,6 @@ def variants(kernels=None) -> list[Variant]:
     for weight, activation in SPECS:
         spec = QuantSpec.parse(weight)
         p = plan_of(plan_record(spec, None, (4096, 4096)))
-        parts, shift = p.parts[torch.float16]
         common = {"w": p.w, "HAS_BIAS": True}
         for c in CONFIGS["gemv_float"]:
             sizes = {"BLOCK_N": c.block_n, "SPLIT": c.split}
@@ -105,20 +112,7 @@ def variants(kernels=None) -> list[Variant]:
             found.append(
                 Variant("gemv_float", gemv_float.gemv_float, weight, c, {**common, **sizes}, out, kind_of(p.w.aligned))
             )
-        for c in tiles("gemm_float", kind_of(p.w.aligned)):
-            sizes = {"BLOCK_N": c.block_n, "BLOCK_M": c.block_m, "SPLIT": c.split, "PARTS": parts, "SHIFT": shift}
-            out = {"out": "*fp32"} if c.split > 1 else {}
-            found.append(
-                Variant(
-                    "gemm_float",
-                    gemm_float.gemm_float,
-                    weight,
-                    c,
-                    {**common, **sizes},
-                    out,
-                    kind_of(p.w.aligned, parts),
-                )
-            )
+        found += _gemm_float(p, weight)
         if activation is None:
             continue
         p = plan_of(plan_record(spec, QuantSpec.parse(activation), (4096, 4096)))
@@ -129,6 +123,7 @@ def variants(kernels=None) -> list[Variant]:
                 "BLOCK_N": c.block_n,
                 "BLOCK_M": c.block_m,
                 "SPLIT": c.split if fold.even or not fold.length else 1,
+                "UNROLL": c.unroll,
             }
             out = {"out": "*i32"} if sizes["SPLIT"] > 1 else {}
             found.append(
@@ -138,6 +133,17 @@ def variants(kernels=None) -> list[Variant]:
         found.append(Variant("finish_exact", gemm_exact.finish_exact, name, None, constants, {"parts": "*i32"}))
         found += _others(p, name)
     return [v for v in found if kernels is None or v.kernel in kernels]
+
+
+def _gemm_float(p, name: str) -> list[Variant]:
+    parts, shift = p.parts[torch.float16]
+    kind, found = kind_of(p.w.aligned, parts), []
+    for c in tiles("gemm_float", kind):
+        constants = {"w": p.w, "HAS_BIAS": True, "PARTS": parts, "SHIFT": shift, "BLOCK_N": c.block_n}
+        constants |= {"BLOCK_M": c.block_m, "SPLIT": c.split, "UNROLL": c.unroll}
+        types = {"out": "*fp32"} if c.split > 1 else {}
+        found.append(Variant("gemm_float", gemm_float.gemm_float, name, c, constants, types, kind))
+    return found
 
 
 def _others(p, name: str) -> list[Variant]:
@@ -169,8 +175,8 @@ def report(compiled, target: str) -> dict[str, int]:
     if target.startswith("gfx"):
         text = compiled.asm["amdgcn"]
         count = {name: int(value) for name, value in re.findall(r"\.(\w+_count):\s+(\d+)", text)}
-        spills = count["vgpr_spill_count"] + count["sgpr_spill_count"]
-        return {"shared": compiled.metadata.shared, "registers": count["vgpr_count"], "spills": spills}
+        scratch = int(re.search(r"\.private_segment_fixed_size:\s+(\d+)", text).group(1))
+        return {"shared": compiled.metadata.shared, "registers": count["vgpr_count"], "spills": scratch}
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])

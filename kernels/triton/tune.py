@@ -1,4 +1,4 @@
-"""Measures every config that fits this GPU and writes the fastest of each problem to configs/<gpu>.json.
+"""Measures every config that fits this GPU and writes the fastest of each problem to tuned/<gpu>.json.
 
 python -m minifloat.kernels.triton.tune --problems 4096x4096 8192x8192 --rows 1 4 16 64 256
 """
@@ -68,7 +68,7 @@ def main() -> None:
     for problem in arguments.problems:
         n, k = map(int, problem.split("x"))
         entries += tune(n, k, arguments.rows, arguments.bits, target)
-    path = configs.HERE / "configs" / configs.file_name(gpu)
+    path = configs.HERE / "tuned" / configs.file_name(gpu)
     path.parent.mkdir(exist_ok=True)
     lines = ",\n".join(json.dumps(e) for e in entries)
     path.write_text(f'{{"gpu": "{gpu}", "triton": "{triton.__version__}", "entries": [\n{lines}\n]}}\n')

@@ -73,6 +73,16 @@ def test_another_weight_is_another_constant(backend):
         assert torch.equal(compiled(x), mf.linear(x, layer.q))
 
 
+@BACKENDS
+def test_layer_with_a_fixed_range(backend):
+    layer = mf.nn.QLinear.from_float(torch.nn.Linear(64, 8), "int4-g32", "int8-tensor")
+    layer.set_input_range(-1.0, 2.0)
+    compiled = torch.compile(layer, fullgraph=True, backend=backend)
+    for shape in ((3, 64), (5, 64), (2, 3, 64)):
+        x = torch.randn(shape)
+        assert torch.equal(compiled(x), layer(x))
+
+
 def test_gradients():
     q, grads = made(), []
     bias, xs = torch.randn(8, requires_grad=True), torch.randn(3, 64)

@@ -33,11 +33,12 @@ for variant in resources.variants():
 """
 # A kernel of each kind, and every kind of decode.
 WANTED = [
-    ["gemv_float", "e2m1-g32-e8m0", "n64 m1 split1 warps4 stages2"],
-    ["gemm_float", "nf4-row", "n64 m16 split1 warps4 stages3"],
-    ["gemm_exact", "e2m1-g32-e8m0 x int8-row", "n64 m16 split1 warps4 stages3"],
-    ["gemm_exact", "e3m2-g16-bf16 x int8-g16", "n64 m16 split1 warps4 stages2"],
-    ["gemm_exact", "uint8-g128-zp x mxint8", "n64 m16 split4 warps4 stages3"],
+    ["gemv_float", "e2m1-g32-e8m0", "n64 m1 split1 warps4 stages2 unroll8"],
+    ["gemm_float", "nf4-row", "n64 m16 split1 warps4 stages3 unroll8"],
+    ["gemm_exact", "e2m1-g32-e8m0 x int8-row", "n64 m16 split1 warps4 stages3 unroll8"],
+    ["gemm_exact", "e3m2-g16-bf16 x int8-g16", "n64 m128 split1 warps8 stages3 unroll1"],
+    ["gemm_exact", "uint8-g128-zp x mxint8", "n64 m16 split4 warps4 stages3 unroll8"],
+    ["gemm_exact", "uint8-g128-zp x mxint8", "n128 m128 split1 warps8 stages3 unroll1"],
     ["finish_exact", "uint8-g128-zp x mxint8", ""],
     ["quantize", "e3m2-g16-bf16 x int8-g16", ""],
     ["dequantize_codes", "e3m2-g16-bf16 x int8-g16", ""],

@@ -37,21 +37,31 @@ def test_something_is_left_for_every_target_and_height():
     """Spills and shared memory are recorded (resources.json), and pruning by them leaves a config for every M."""
     for target in SHARED_BYTES:
         for kernel, everything in CONFIGS.items():
-            for kind in ("plain", "masked", "parts") if kernel == "gemm_float" else ("plain", "masked"):
+            kinds = ("plain", "masked", "parts") if kernel == "gemm_float" else ("plain", "masked")
+            for kind in kinds:
                 kept = configs.prune(everything, configs.reported(target, kind)[kernel], target)
                 assert kept
                 for m in (1, 16, 100):
                     assert configs.choose(kernel, 4, kind, m, 4096, 4096, "", target) in kept
 
 
+@pytest.mark.parametrize("target", SHARED_BYTES)
+@pytest.mark.parametrize("kernel", ["gemm_exact", "gemm_float"])
+def test_large_tiles_fit(kernel, target):
+    """With group scales too: the worst format of the table decides what is kept."""
+    for kind, tile in (("plain", (128, 128)), ("masked", (64, 128))):
+        kept = configs.prune(CONFIGS[kernel], configs.reported(target, kind)[kernel], target)
+        assert tile in {(c.block_n, c.block_m) for c in kept}, kind
+
+
 def test_tuned_entries_win(tmp_path, monkeypatch):
     monkeypatch.setattr(configs, "HERE", tmp_path)
-    (tmp_path / "configs").mkdir()
+    (tmp_path / "tuned").mkdir()
     config = Config(64, 16, 8, 4, 2)
     entry = {"problem": ["gemm_float", 4, 16, 4096, 4096], "config": config._asdict(), "time_us": 1.0}
     name = configs.file_name("NVIDIA H100 80GB HBM3 (made up)")
     assert name == "nvidia-h100-80gb-hbm3-made-up.json"
-    (tmp_path / "configs" / name).write_text(json.dumps({"entries": [entry]}))
+    (tmp_path / "tuned" / name).write_text(json.dumps({"entries": [entry]}))
     chosen = [configs.choose("gemm_float", 4, "plain", m, 4096, n, "NVIDIA H100 80GB HBM3 (made up)", "") for m, n in
               ((9, 4096), (16, 4096), (17, 4096), (16, 8192))]  # fmt: skip
     assert [c == config for c in chosen] == [True, True, False, False]

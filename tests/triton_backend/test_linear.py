@@ -140,14 +140,31 @@ def test_split_k(monkeypatch, activation):
         m = 1 if kernel == "gemv_float" else 3
         q, x, bias = operands(mf.QuantSpec.parse("e2m1-g32-e8m0"), m, 7, 544, 3)
         everything = configs.CONFIGS[kernel]
-        if DEVICE == "cpu":  # warps and stages mean nothing there
-            everything = {c[:3]: c for c in everything}.values()
+        if DEVICE == "cpu":  # warps and stages mean nothing there, and tiles little
+            everything = {(c.split, c.unroll): c for c in everything}.values()
         for config in everything:
             monkeypatch.setattr(configs, "choose", lambda *_, config=config: config)
             if activation:
                 check_exact(x, q, bias, mf.QuantSpec.parse(activation))
             else:
                 check_float(x, q, bias)
+
+
+@pytest.mark.parametrize("unroll", [1, 4])
+def test_short_trips(monkeypatch, unroll):
+    """Folds and groups that end in every trip of the loop, in some of them, at the same turns or not."""
+    from minifloat.kernels.triton import configs
+
+    pairs = [
+        *(("int4-row", "int8-row"), ("e2m1-g32-e8m0", "mxint8"), ("uint8-g64-zp", "int8-g128")),
+        *(("nvfp4", "int8-row"), ("e3m2-g24", "int8-g24"), ("uint4-g96-zp", "int8-row"), ("int8-g384", "e2m3-row")),
+    ]
+    for i, (weight, activation) in enumerate(pairs):
+        config = configs.Config(16, 16, 4 if i == 2 else 1, 4, 1, unroll)
+        monkeypatch.setattr(configs, "choose", lambda *_, config=config: config)
+        q, x, bias = operands(mf.QuantSpec.parse(weight), 3, 13, 384 if i < 6 else 768, i)
+        check_exact(x, q, bias, mf.QuantSpec.parse(activation))
+        check_float((x / x.abs().max()).to(DTYPES[(i + unroll) % 3]), q, bias)
 
 
 @pytest.mark.parametrize("k", [255, 257, 521])
