@@ -30,6 +30,8 @@ class ChannelRanges(Step):
 
     Attributes:
         limit: the largest factor.
+    Source: the rescaling of Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction",
+        section 4.1, with the ranges of inputs in the place of those of weights.
     """
 
     name = "channel_ranges"
