@@ -12,18 +12,26 @@
 namespace minifloat {
 namespace {
 
-constexpr int kOldestMajor = 8;
+constexpr int kOldest = 80;
 
 void check_cuda(cudaError_t error, const char* op) {
   TORCH_CHECK(error == cudaSuccess, op, ": CUDA reports '", cudaGetErrorString(error), "'");
 }
 
+cuda::Gpu gpu_of(const at::Tensor& t, const char* op) {
+  const auto attribute = [&](cudaDeviceAttr which) {
+    int value = 0;
+    check_cuda(cudaDeviceGetAttribute(&value, which, t.get_device()), op);
+    return value;
+  };
+  return {10 * attribute(cudaDevAttrComputeCapabilityMajor) + attribute(cudaDevAttrComputeCapabilityMinor),
+          attribute(cudaDevAttrMultiProcessorCount)};
+}
+
 void check_device(const at::Tensor& t, const char* op) {
-  int major = 0, minor = 0;
-  check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, t.get_device()), op);
-  check_cuda(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, t.get_device()), op);
-  TORCH_CHECK_VALUE(major >= kOldestMajor, op, ": ", t.device(), " has compute capability ", major, ".", minor,
-                    "; the CUDA kernels need 8.0 or newer");
+  const int capability = gpu_of(t, op).capability;
+  TORCH_CHECK_VALUE(capability >= kOldest, op, ": ", t.device(), " has compute capability ", capability / 10, ".",
+                    capability % 10, "; the CUDA kernels need 8.0 or newer");
 }
 
 uint8_t* bytes_of(const at::Tensor& t) { return static_cast<uint8_t*>(t.data_ptr()); }
@@ -40,12 +48,14 @@ void check_weight(const Plan& p, const at::Tensor& weight, int64_t n, int64_t k,
   TORCH_CHECK_VALUE(k < 0 || k == p.k, op, ": in_features=", k, " but the weight has K=", p.k);
 }
 
+bool is_float8(at::ScalarType type) { return type == at::kFloat8_e4m3fn || type == at::kFloat8_e5m2; }
+
 // x as a contiguous matrix with k columns, of its own type.
 at::Tensor as_matrix(const at::Tensor& x, const at::Tensor& weight, int64_t k, const char* op) {
   const auto type = x.scalar_type();
   TORCH_CHECK_VALUE(x.device() == weight.device(), op, ": x is on ", x.device(), " but the weight is on ", weight.device());
-  TORCH_CHECK_VALUE(type == at::kFloat || type == at::kBFloat16 || type == at::kHalf, op, ": x is ", type,
-                    "; expected float32, bfloat16 or float16");
+  TORCH_CHECK_VALUE(type == at::kFloat || type == at::kBFloat16 || type == at::kHalf || is_float8(type), op, ": x is ", type,
+                    "; expected float32, bfloat16, float16, float8_e4m3fn or float8_e5m2");
   TORCH_CHECK_VALUE(x.dim() >= 1 && x.size(-1) == k, op, ": x has shape ", x.sizes(), " but the weight has K=", k);
   const int64_t rows = c10::multiply_integers(x.sizes().slice(0, x.dim() - 1));
   at::Tensor matrix = x.contiguous().reshape({rows, k});
@@ -106,13 +116,18 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> restore_weight(const at::Tensor& 
   return {codes, scales, points};
 }
 
+// y has x's type; bfloat16 for 8-bit floats, which are multiplied as they are where that can be, else widened.
 at::Tensor linear_cuda(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& record,
                        const std::optional<at::Tensor>& bias, int64_t out_features) {
   const Plan& p = plan_of(record);
   check_weight(p, weight, out_features, -1, "linear");
   const c10::cuda::CUDAGuard guard(weight.device());
-  const at::Tensor rows = as_matrix(x, weight, p.k, "linear");
+  at::Tensor rows = as_matrix(x, weight, p.k, "linear");
   const int64_t m = rows.size(0);
+  const cuda::Gpu gpu = gpu_of(weight, "linear");
+  const bool takes_float8 = rows.scalar_type() == at::kFloat8_e4m3fn && cuda::multiplies_float8(p, m, gpu);
+  if (is_float8(rows.scalar_type()) && !takes_float8) rows = rows.to(at::kBFloat16);  // exact
+  const auto y_type = takes_float8 ? at::kBFloat16 : rows.scalar_type();
   at::Tensor bias_floats;
   if (bias.has_value()) {
     TORCH_CHECK_VALUE(bias->dim() == 1 && bias->size(0) == p.n, "linear: bias has shape ", bias->sizes(), ", expected [", p.n,
@@ -122,18 +137,19 @@ at::Tensor linear_cuda(const at::Tensor& x, const at::Tensor& weight, const at::
   }
   auto shape = x.sizes().vec();
   shape.back() = p.n;
-  at::Tensor y = at::empty({m, p.n}, rows.options());
+  at::Tensor y = at::empty({m, p.n}, rows.options().dtype(y_type));
   if (y.numel() == 0) return y.reshape(shape);
 
-  const auto type = x.scalar_type() == at::kFloat  ? cuda::kElementFloat32
-                    : x.scalar_type() == at::kHalf ? cuda::kElementFloat16
-                                                   : cuda::kElementBFloat16;
-  const cuda::Job job = cuda::make_job(p, m, type);
+  const auto type = takes_float8                      ? cuda::kElementFloat8
+                    : rows.scalar_type() == at::kFloat ? cuda::kElementFloat32
+                    : rows.scalar_type() == at::kHalf  ? cuda::kElementFloat16
+                                                       : cuda::kElementBFloat16;
+  const cuda::Job job = cuda::make_job(p, m, type, gpu);
   if (job.route == cuda::kRouteMultiply) {
     const at::NoTF32Guard full_precision;
     at::Tensor product = at::matmul(rows.to(at::kFloat), dequantized(p, weight, "linear").t());
     if (bias.has_value()) product.add_(bias_floats);
-    return product.to(x.scalar_type()).reshape(shape);
+    return product.to(y_type).reshape(shape);
   }
   const at::Tensor workspace = at::empty({job.workspace_bytes}, weight.options());
   check_cuda(cuda::linear(p, job, bytes_of(weight), rows.const_data_ptr(), type, m,

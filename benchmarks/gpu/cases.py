@@ -5,7 +5,7 @@ from __future__ import annotations
 SHAPES = ((4096, 4096), (14336, 4096), (8192, 8192))  # (N, K)
 BATCHES = (1, 4, 16, 64, 256, 4096)
 
-# (name, weight, activation): activation None multiplies float16.
+# (name, weight, activation): activation None multiplies float16, "float8" x of float8_e4m3fn (both: float contract).
 OURS = (
     ("e2m1-g128", "e2m1-g128", None),
     ("int4-g128", "int4-g128", None),
@@ -14,6 +14,8 @@ OURS = (
     ("e2m1-row x int8-row", "e2m1-row", "int8-row"),
     ("int4-g128 x int8-row", "int4-g128", "int8-row"),
     ("int8-row x int8-row", "int8-row", "int8-row"),
+    ("e2m1-g128 x float8", "e2m1-g128", "float8"),
+    ("e4m3fn-row x float8", "e4m3fn-row", "float8"),
 )
 OURS_FULL = (
     ("nf4-g64", "nf4-g64", None),

@@ -13,11 +13,13 @@ class NotHere(Exception):
 
 
 def ours(weight: str, activation: str | None):
-    """minifloat's op, with the weights prepared once as a layer does."""
-    spec = None if activation is None else mf.QuantSpec.parse(activation)
+    """minifloat's op, the weights prepared once as a layer does; "float8": x is cast beforehand, as for _scaled_mm."""
+    spec = None if activation in (None, "float8") else mf.QuantSpec.parse(activation)
 
     def make(x: torch.Tensor, w: torch.Tensor, copies: int):
         q = on_device(mf.quantize(w.float().cpu(), weight), x.device)
+        if activation == "float8":
+            x = x.to(torch.float8_e4m3fn)
         prepared = mf.ops.prepare(q, spec)
         layouts = [prepared[0].clone() for _ in range(copies)]
         n, linear = w.shape[0], torch.ops.minifloat.linear.default

@@ -34,12 +34,18 @@ def gpu_problem() -> str | None:
     return None
 
 
+def search_path() -> str:
+    """The interpreter's own folder first: torch looks for ninja on the path, and no environment may be activated."""
+    return os.pathsep.join(filter(None, (str(Path(sys.executable).parent), os.environ.get("PATH"))))
+
+
 def stage(name: str, command: list[str], **environment: str) -> None:
     """Run a command with the package on its path; end this program if it fails."""
     path = os.pathsep.join(filter(None, (str(ROOT / "python"), os.environ.get("PYTHONPATH"))))
+    environment |= {"PYTHONPATH": path, "PATH": search_path()}
     print(f"== {name}: {' '.join(command)}", flush=True)
     start = time.perf_counter()
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path, **environment})
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment})
     print(f"== {name}: {'ok' if done.returncode == 0 else 'FAILED'}, {time.perf_counter() - start:.0f} s", flush=True)
     if done.returncode:
         sys.exit(done.returncode)
@@ -56,6 +62,8 @@ def main() -> None:
     python = sys.executable
     if "build" not in arguments.skip:
         jobs = str(min(16, os.cpu_count() or 2))
+        if shutil.which("ninja", path=search_path()) is None:
+            print("== build: there is no ninja, so files are compiled one after another, for many minutes", flush=True)
         stage("build", [python, "setup.py", "-q", "build_ext", "--inplace"], MAX_JOBS=jobs)
     if "test" not in arguments.skip:
         stage("test", [python, "-m", "pytest", "-q", "tests/cuda/gpu"])

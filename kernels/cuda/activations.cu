@@ -2,6 +2,7 @@
 #include "activations.h"
 
 #include "launch.cuh"
+#include "params.h"
 #include "rounding.cuh"
 
 namespace minifloat::cuda {
@@ -150,6 +151,58 @@ __global__ void __launch_bounds__(256) spread_rows(const __grid_constant__ Sprea
   }
 }
 
+// As spread_rows, 16 k's a thread, their pairs in the order in which a lane of linear_warpgroup holds the weights': its pairs
+// 2 t and 2 t + 1 of a half block stand where wgmma expects pairs t and t + 4.
+__global__ void __launch_bounds__(256) spread_pairs(const __grid_constant__ SpreadParams p) {
+  const Layout& l = p.layout;
+  const int64_t row = blockIdx.x;
+  const bool aligned = p.k % 8 == 0 && l.fold % 8 == 0;  // then every 16 k's begin at a multiple of 16 bytes
+  for (int64_t run = int64_t(blockIdx.y) * blockDim.x + threadIdx.x; run < l.k_padded / 16; run += int64_t(gridDim.y) * blockDim.x) {
+    const int64_t fold = run * 16 / l.fold_padded, offset = run * 16 % l.fold_padded;
+    const int64_t inside = fold < l.folds ? l.fold - offset : 0;
+    const uint16_t* const from = static_cast<const uint16_t*>(p.x) + row * p.k + fold * l.fold + offset;
+    uint32_t pairs[8] = {};
+    if (aligned && inside >= 16) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const uint4 v = load_streaming(from + 8 * i);
+        pairs[4 * i] = v.x, pairs[4 * i + 1] = v.y, pairs[4 * i + 2] = v.z, pairs[4 * i + 3] = v.w;
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < 16; ++i)
+        if (i < inside) pairs[i / 2] |= uint32_t(from[i]) << (i % 2 * 16);
+    }
+    uint4* const to = reinterpret_cast<uint4*>(static_cast<uint16_t*>(p.out) + row * l.k_padded + run * 16);
+    to[0] = {pairs[0], pairs[2], pairs[4], pairs[6]};
+    to[1] = {pairs[1], pairs[3], pairs[5], pairs[7]};
+  }
+}
+
+// The same of 8-bit floats, 16 k's a thread.
+__global__ void __launch_bounds__(256) spread_bytes(const __grid_constant__ SpreadParams p) {
+  const Layout& l = p.layout;
+  const int64_t row = blockIdx.x;
+  const bool aligned = p.k % 16 == 0 && l.fold % 16 == 0;
+  for (int64_t run = int64_t(blockIdx.y) * blockDim.x + threadIdx.x; run < l.k_padded / 16; run += int64_t(gridDim.y) * blockDim.x) {
+    const int64_t fold = run * 16 / l.fold_padded, offset = run * 16 % l.fold_padded;
+    const int64_t inside = fold < l.folds ? l.fold - offset : 0;
+    const uint8_t* const from = static_cast<const uint8_t*>(p.x) + row * p.k + fold * l.fold + offset;
+    uint32_t words[4] = {};
+    if (aligned && inside >= 16) {
+      const uint4 v = load_streaming(from);
+      words[0] = v.x, words[1] = v.y, words[2] = v.z, words[3] = v.w;
+    } else {
+#pragma unroll
+      for (int i = 0; i < 16; ++i)
+        if (i < inside) words[i / 4] |= uint32_t(from[i]) << (i % 4 * 8);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) words[i] = permute_bytes(words[i], 0, 0x3120);
+    *reinterpret_cast<uint4*>(static_cast<uint8_t*>(p.out) + row * l.k_padded + run * 16) = {words[0], words[1], words[2], words[3]};
+  }
+}
+
 }  // namespace
 
 cudaError_t quantize_activations(const QuantizeParams& p, cudaStream_t stream) {
@@ -167,6 +220,10 @@ cudaError_t quantize_activations(const QuantizeParams& p, cudaStream_t stream) {
 }
 
 cudaError_t spread_activations(const SpreadParams& p, cudaStream_t stream) {
+  if (p.operand_order) {
+    const int64_t parts = ceil_div(p.layout.k_padded, 256 * 16);
+    return launch(p.x_type == kElementFloat8 ? spread_bytes : spread_pairs, dim3(unsigned(p.m), unsigned(parts > 64 ? 64 : parts)), 256, 0, stream, p);
+  }
   const int64_t parts = ceil_div(p.layout.k_padded, 1024);
   return launch(spread_rows, dim3(unsigned(p.m), unsigned(parts > 64 ? 64 : parts)), 256, 0, stream, p);
 }

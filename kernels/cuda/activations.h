@@ -44,6 +44,9 @@ struct SpreadParams {
   int64_t m, k;
   Layout layout;
   void* out;       // (m, k_padded), zeros in the padding
+  // For linear_warpgroup. 16-bit types: in each 16 k's the pairs come as 0, 2, 4, 6, 1, 3, 5, 7; 8-bit ones: in each 4 k's
+  // the bytes as 0, 2, 1, 3.
+  int32_t operand_order;
 };
 
 cudaError_t quantize_activations(const QuantizeParams& p, cudaStream_t stream);

@@ -39,6 +39,16 @@ bool exact_float16(float value, uint32_t& bits) {
   bits = (exponent < -13 ? whole : uint32_t(exponent + 14) << 10 | (whole & 0x3ff)) | (value < 0 ? 0x8000 : 0);
   return true;
 }
+// Likewise the 8 bits of four of exponent, biased by 7, and three of mantissa.
+bool exact_float8(float value, uint32_t& bits) {
+  const uint32_t sign = std::signbit(value) ? 0x80 : 0;
+  const float magnitude = std::fabs(value);
+  for (uint32_t code = 0; code < 0x7f; ++code) {  // 0x7f is NaN
+    bits = code | sign;
+    if (std::ldexp(float(code < 8 ? code : 8 | (code & 7)), (code < 8 ? 1 : int(code >> 3)) - 10) == magnitude) return true;
+  }
+  return false;
+}
 bool exact_bfloat16(float value, uint32_t& bits) {
   bits = std::bit_cast<uint32_t>(value) >> 16;
   return (std::bit_cast<uint32_t>(value) & 0xffff) == 0;
@@ -98,6 +108,25 @@ bool make_decoder(const Plan& plan, Math math, Decoder& d, int32_t& center) {
     }
     return true;
   }
+  if (math == kMathFloat8) {
+    if (w.has_zero_point) return false;
+    bool same = w.bits == 8;  // the codes themselves are these floats
+    d.kind = kDecodeTable;
+    for (int code = 0; code < codes; ++code) {
+      uint32_t byte = 0;
+      const float value = w.values[code ^ w.code_flip];
+      if (value != value) continue;  // no weight has these codes
+      if (!exact_float8(value, byte)) return false;
+      same &= byte == uint32_t(code);
+      if (w.bits > 4) {
+        d.table[code] = byte;
+      } else {
+        d.table[code / 4] |= byte << (code % 4 * 8);
+      }
+    }
+    if (same) d.kind = kDecodeIntegers;  // with no flip
+    return true;
+  }
   if (counts_up(w)) {
     d.kind = kDecodeIntegers;
     d.origin = -w.lowest;
@@ -116,6 +145,23 @@ bool make_decoder(const Plan& plan, Math math, Decoder& d, int32_t& center) {
     }
   }
   return true;
+}
+
+bool make_scale_code(const Operand& operand, ScaleCode& scale) {
+  scale = {operand.scale_kind, 0, 1.0f};
+  if (operand.scale_kind != kTwoLevel) return true;
+  for (int mantissa_bits = 0; mantissa_bits < 7; ++mantissa_bits) {
+    scale.shift = 23 - mantissa_bits;  // then code 1 << mantissa_bits lands on 2**-126
+    scale.multiplier = operand.scale_values[1 << mantissa_bits] * 0x1p126f;
+    bool all = true;
+    for (int code = 0; code < 256; ++code) {
+      const uint32_t bits = uint32_t(code & 0x7f) << scale.shift | uint32_t(code & 0x80) << 24;
+      const float value = operand.scale_values[code];
+      all &= value != value || std::bit_cast<float>(bits) * scale.multiplier == value;
+    }
+    if (all) return true;
+  }
+  return false;
 }
 
 }  // namespace minifloat::cuda

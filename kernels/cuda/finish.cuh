@@ -54,7 +54,7 @@ struct OutputScale {
   float scale = 1, zero_point = 0;
   MF_DEVICE OutputScale(const LinearParams& p, int64_t panel, int row) {
     if (p.folds > 1 || p.groups == 0) return;
-    scale = widen_scale(p.scales, panel * 16 + row, p.scale_kind);
+    scale = widen_scale(p.scales, panel * 16 + row, p.scale);
     if (p.zero_points) zero_point = widen_zero_point(p, p.zero_points, panel * 16 + row);
   }
 };

@@ -5,15 +5,16 @@
 #include <cstring>
 
 #include "linear.h"
+#include "warpgroup_space.h"
 #include "wide_space.h"
 
 namespace minifloat::cuda {
 namespace {
 
 constexpr int64_t kMaxNarrowRows = 16, kMaxOrderedColumns = 8, kMaxLanesRows = 8;
-constexpr int64_t kBlocksToFill = 132, kLeastChunksPerSplit = 4;  // an H100 has 132 multiprocessors
+constexpr int64_t kLeastChunksPerSplit = 4;
 
-int64_t rows_of_blocks(int64_t m) { return ceil_div(m, kWideRows) * kWideRows; }
+constexpr int kHopper = 90;  // of whose instructions linear_warpgroup is made; newer GPUs do not have them
 
 bool is_exact(Math math) { return math == kMathInt8 || math == kMathInt16; }
 
@@ -21,7 +22,7 @@ QuantizeParams quantize_params(const Plan& plan, const Layout& l, const Job& job
                                int64_t m, char* workspace) {
   QuantizeParams q{};
   const Operand& a = plan.activation;
-  q.x = x, q.x_type = x_type, q.m = m, q.k = plan.k, q.k_padded = l.k_padded, q.x_rows = rows_of_blocks(m);
+  q.x = x, q.x_type = x_type, q.m = m, q.k = plan.k, q.k_padded = l.k_padded, q.x_rows = job.x_rows;
   q.digits_per_value = job.math == kMathInt16 ? 2 : 1;
   q.fold = int(l.fold), q.fold_padded = int(l.fold_padded), q.folds = int(l.folds);
   q.slot_k = int(std::min<int64_t>(l.fold_padded, kChunk)), q.slots_per_fold = int(l.fold_padded / q.slot_k);
@@ -41,9 +42,12 @@ QuantizeParams quantize_params(const Plan& plan, const Layout& l, const Job& job
   std::copy(a.scale_thresholds, a.scale_thresholds + 256, r.scale_thresholds);
   for (int rank = 0; rank < 256; ++rank) {
     r.grid[rank] = int16_t(a.grid[a.codes[rank]]);
-    r.scale_values[rank] = a.scale_values[std::min(1 + rank, 126)];
   }
-  r.largest_scale = a.scale_values[126];  // of e4m3fn
+  if (a.scale_kind == kTwoLevel) {
+    float* end = std::copy_if(a.scale_values, a.scale_values + 256, r.scale_values, [](float v) { return v > 0; });
+    std::sort(r.scale_values, end);
+    r.largest_scale = end[-1];
+  }
   return q;
 }
 
@@ -51,10 +55,11 @@ LinearParams linear_params(const Plan& plan, const Layout& l, const Job& job, co
   LinearParams p{};
   p.codes = weight, p.scales = weight + l.scales_at;
   p.zero_points = plan.weight.has_zero_point ? weight + l.zero_points_at : nullptr;
-  p.m = m, p.n = l.n, p.k_padded = l.k_padded, p.panel_bytes = l.panel_bytes, p.x_rows = rows_of_blocks(m);
+  p.m = m, p.n = l.n, p.k_padded = l.k_padded, p.panel_bytes = l.panel_bytes, p.x_rows = job.x_rows;
   p.chunks = int(l.chunks), p.folds = int(l.folds), p.groups = int(l.groups);
   p.columns = job.columns, p.splits = job.splits, p.chunks_per_split = job.chunks_per_split;
-  p.scale_kind = plan.weight.scale_kind, p.scale_bytes = l.scale_bytes;
+  p.scale_bytes = l.scale_bytes;
+  make_scale_code(plan.weight, p.scale);
   p.slot_k = int(std::min<int64_t>(l.fold_padded, kChunk));
   p.slots = kChunk / p.slot_k;
   p.slots_per_fold = int(l.fold_padded / p.slot_k);
@@ -73,8 +78,13 @@ LinearParams linear_params(const Plan& plan, const Layout& l, const Job& job, co
 }
 
 // Rows of x for one block: as many as fit, and no more than there are.
-int columns_for(const Plan& plan, const Layout& l, const Job& job, int64_t m) {
+int columns_for(const Plan& plan, const Layout& l, const Job& job, int64_t m, const Gpu& gpu) {
   if (job.route == kRouteLanes) return int(m);
+  if (job.route == kRouteWide) return kWideRows;
+  if (job.route == kRouteWarpgroup) {  // the larger tile reads less; it may leave a tenth of the GPU without work
+    const int64_t blocks = ceil_div(l.n, kWarpgroupOutputs) * ceil_div(m, kMostTileRows);
+    return job.math != kMathInt16 && m > kMostTileRows / 2 && 10 * blocks >= 9 * gpu.multiprocessors ? kMostTileRows : kMostTileRows / 2;
+  }
   if (job.route != kRouteNarrow) return 0;
   LinearParams p = linear_params(plan, l, job, nullptr, m);
   p.columns = int(std::min(m, p.ordered ? kMaxOrderedColumns : kMaxNarrowRows));
@@ -82,12 +92,17 @@ int columns_for(const Plan& plan, const Layout& l, const Job& job, int64_t m) {
   return p.columns;
 }
 
+// One product of linear_warpgroup takes 32 bytes of K, which may not hold two folds.
+bool whole_steps(const Layout& l) { return l.folds <= 1 || l.fold_padded >= 32; }
+
 // Chunks of K for each block, where the order of float additions is free and outputs alone do not fill the GPU.
-int chunks_per_split(const Layout& l, const Job& job, int64_t m) {
-  if (job.route != kRouteWide || (is_exact(job.math) && l.folds > 1) || l.chunks == 0) return int(l.chunks);
-  const int64_t blocks = ceil_div(l.n, 16 * kWideWarps) * ceil_div(m, kWideRows);
+int chunks_per_split(const Layout& l, const Job& job, int64_t m, const Gpu& gpu) {
+  const bool wide = job.route == kRouteWide;
+  if (!(wide || job.route == kRouteWarpgroup) || (is_exact(job.math) && l.folds > 1) || l.chunks == 0) return int(l.chunks);
+  const int64_t blocks = ceil_div(l.n, wide ? 16 * kWideWarps : kWarpgroupOutputs) * ceil_div(m, job.columns);
+  const int64_t wanted = (wide ? 2 : 1) * gpu.multiprocessors;  // at least so many run at the same time
   const int64_t most = std::max<int64_t>(1, l.chunks / kLeastChunksPerSplit);
-  const int64_t splits = std::clamp<int64_t>(2 * kBlocksToFill / blocks, 1, most);
+  const int64_t splits = std::clamp<int64_t>(wanted / blocks, 1, most);
   const int64_t whole = l.folds > 1 ? std::max<int64_t>(1, l.fold_padded / kChunk) : 1;  // a fold is not cut
   return int(ceil_div(ceil_div(l.chunks, splits), whole) * whole);
 }
@@ -95,6 +110,8 @@ int chunks_per_split(const Layout& l, const Job& job, int64_t m) {
 }  // namespace
 
 std::string unsupported(const Plan& plan) {
+  ScaleCode scale;
+  if (!make_scale_code(plan.weight, scale)) return "the CUDA kernels cannot decode this format of scales: use backend='cpu'";
   if (plan.carrier == kFloat) return "";
   if (plan.carrier != kInt8 && plan.carrier != kInt16)
     return "exact sums of these two formats need more than 32 bits, which the CUDA kernels do not have: use backend='cpu' or "
@@ -108,7 +125,14 @@ std::string unsupported(const Plan& plan) {
   return fits ? "" : "the integers of these formats do not fit two 8-bit digits: use backend='cpu' or activation=None";
 }
 
-Job make_job(const Plan& plan, int64_t m, ElementType x_type) {
+bool multiplies_float8(const Plan& plan, int64_t m, const Gpu& gpu) {
+  Decoder decoder;
+  int32_t center;
+  return plan.carrier == kFloat && gpu.capability == kHopper && m > kMaxNarrowRows && whole_steps(layout_of(plan)) &&
+         make_decoder(plan, kMathFloat8, decoder, center);
+}
+
+Job make_job(const Plan& plan, int64_t m, ElementType x_type, const Gpu& gpu) {
   Job job{};
   const Layout l = layout_of(plan);
   job.splits = 1;
@@ -116,9 +140,12 @@ Job make_job(const Plan& plan, int64_t m, ElementType x_type) {
     job.math = plan.carrier == kInt8 ? kMathInt8 : kMathInt16;
     make_decoder(plan, job.math, job.decoder, job.center);
     const bool few = m <= (l.folds > 1 ? kMaxOrderedColumns : kMaxNarrowRows);
-    job.route = few || job.math == kMathInt16 ? kRouteNarrow : kRouteWide;
+    job.route = few ? kRouteNarrow : kRouteWide;
   } else {
-    job.math = x_type == kElementFloat32 ? kMathFloat32 : x_type == kElementFloat16 ? kMathFloat16 : kMathBFloat16;
+    job.math = x_type == kElementFloat32   ? kMathFloat32
+               : x_type == kElementFloat16 ? kMathFloat16
+               : x_type == kElementFloat8  ? kMathFloat8
+                                           : kMathBFloat16;
     if (!make_decoder(plan, job.math, job.decoder, job.center)) {
       job.math = kMathFloat32;
       make_decoder(plan, job.math, job.decoder, job.center);
@@ -126,10 +153,14 @@ Job make_job(const Plan& plan, int64_t m, ElementType x_type) {
     job.route = job.math == kMathFloat32 ? (m <= kMaxLanesRows ? kRouteLanes : kRouteMultiply)
                                          : (m <= kMaxNarrowRows ? kRouteNarrow : kRouteWide);
   }
-  job.columns = columns_for(plan, l, job, m);
-  job.chunks_per_split = chunks_per_split(l, job, m);
+  if (job.route == kRouteWide && gpu.capability == kHopper && (!is_exact(job.math) || whole_steps(l))) job.route = kRouteWarpgroup;
+  if (job.route == kRouteWide && job.math == kMathInt16) job.route = kRouteNarrow;
+  job.columns = columns_for(plan, l, job, m, gpu);
+  job.chunks_per_split = chunks_per_split(l, job, m, gpu);
   job.splits = l.chunks ? int(ceil_div(l.chunks, job.chunks_per_split)) : 1;
 
+  job.x_rows = job.columns ? ceil_div(m, job.columns) * job.columns : m;
+  if (job.x_rows % 2) ++job.x_rows;  // 8 bytes of sums and scales are read at once
   const auto take = [&](int64_t bytes) {
     const int64_t at = job.workspace_bytes;
     job.workspace_bytes += ceil_div(bytes, 256) * 256;
@@ -138,14 +169,14 @@ Job make_job(const Plan& plan, int64_t m, ElementType x_type) {
   if (is_exact(job.math)) {
     job.x_at = take(m * l.k_padded);
     job.x_high_at = job.math == kMathInt16 ? take(m * l.k_padded) : 0;
-    job.sums_at = take(rows_of_blocks(m) * l.folds * 4);
-    job.scales_at = take(rows_of_blocks(m) * activation_groups(plan) * 4);
+    job.sums_at = take(job.x_rows * l.folds * 4);
+    job.scales_at = take(job.x_rows * activation_groups(plan) * 4);
     job.tensor_scale_at = take(4);
     job.extremes_at = take(8);
   } else if (job.route != kRouteMultiply) {
     const ElementType wanted = job.math == kMathFloat32 ? kElementFloat32 : x_type;
-    job.spread = l.k != l.k_padded || wanted != x_type;
-    if (job.spread) job.x_at = take(m * l.k_padded * (wanted == kElementFloat32 ? 4 : 2));
+    job.spread = l.k != l.k_padded || wanted != x_type || job.route == kRouteWarpgroup;
+    if (job.spread) job.x_at = take(m * l.k_padded * (wanted == kElementFloat32 ? 4 : wanted == kElementFloat8 ? 1 : 2));
   }
   if (job.splits > 1) job.partial_at = take(job.splits * m * l.n * 4);
   return job;
@@ -156,16 +187,17 @@ cudaError_t linear(const Plan& plan, const Job& job, const uint8_t* weight, cons
   const Layout l = layout_of(plan);
   char* const space = static_cast<char*>(workspace);
   LinearParams p = linear_params(plan, l, job, weight, m);
-  p.bias = bias, p.y = y, p.y_type = x_type, p.partial = space + job.partial_at;
+  p.bias = bias, p.y = y, p.y_type = x_type == kElementFloat8 ? kElementBFloat16 : x_type, p.partial = space + job.partial_at;
   if (is_exact(job.math)) {
     const QuantizeParams q = quantize_params(plan, l, job, x, x_type, m, space);
     const cudaError_t error = quantize_activations(q, stream);
     if (error != cudaSuccess) return error;
     p.x = q.low, p.x_high = q.high, p.x_sums = q.sums, p.x_scales = q.scales, p.x_tensor_scale = q.tensor_scale;
-    } else if (job.spread) {
+  } else if (job.spread) {
     SpreadParams s{};
     s.x = x, s.x_type = x_type, s.m = m, s.k = plan.k, s.layout = l, s.out = space + job.x_at;
     s.out_type = job.math == kMathFloat32 ? kElementFloat32 : x_type;
+    s.operand_order = job.route == kRouteWarpgroup;
     const cudaError_t error = spread_activations(s, stream);
     if (error != cudaSuccess) return error;
     p.x = s.out;
@@ -185,6 +217,14 @@ cudaError_t linear(const Plan& plan, const Job& job, const uint8_t* weight, cons
         case kMathInt8: return linear_wide_int8(p, l.bits, stream);
         case kMathFloat16: return linear_wide_float16(p, l.bits, stream);
         default: return linear_wide_bfloat16(p, l.bits, stream);
+      }
+    case kRouteWarpgroup:
+      switch (job.math) {
+        case kMathInt8: return linear_warpgroup_int8(p, l.bits, stream);
+        case kMathInt16: return linear_warpgroup_int16(p, l.bits, stream);
+        case kMathFloat8: return linear_warpgroup_float8(p, l.bits, stream);
+        case kMathFloat16: return linear_warpgroup_float16(p, l.bits, stream);
+        default: return linear_warpgroup_bfloat16(p, l.bits, stream);
       }
     case kRouteLanes: return linear_lanes_float32(p, l.bits, stream);
     default: return cudaErrorNotSupported;
@@ -206,7 +246,8 @@ DequantizeParams dequantize_params(const Plan& plan, const uint8_t* weight, floa
   DequantizeParams d{};
   d.layout = layout_of(plan);
   d.weight = weight, d.out = out;
-  d.scale_kind = plan.weight.scale_kind, d.has_zero_points = plan.weight.has_zero_point;
+  make_scale_code(plan.weight, d.scale);
+  d.has_zero_points = plan.weight.has_zero_point;
   d.tensor_scale = plan.weight.tensor_scale;
   for (int code = 0; code < 256; ++code) {
     d.values[code] = plan.weight.values[code ^ plan.weight.code_flip];

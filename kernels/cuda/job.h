@@ -17,6 +17,12 @@ enum Route : int32_t {
   kRouteWide = 1,      // wide.cuh
   kRouteLanes = 2,     // lanes.cuh
   kRouteMultiply = 3,  // dequantize_weight, then a float32 product by whoever calls
+  kRouteWarpgroup = 4,  // warpgroup.cuh
+};
+
+struct Gpu {
+  int capability;       // 10 * major + minor
+  int multiprocessors;
 };
 
 struct Job {
@@ -25,7 +31,8 @@ struct Job {
   int32_t columns, splits, chunks_per_split;
   // Offsets into the workspace, and its size.
   int64_t x_at, x_high_at, sums_at, scales_at, tensor_scale_at, extremes_at, partial_at, workspace_bytes;
-  bool spread;  // float contract: x has to be copied to the layout's K
+  int64_t x_rows;  // m, rounded up to whole blocks
+  bool spread;     // float contract: x has to be copied to the layout's K
   Decoder decoder;
   int32_t center;
 };
@@ -33,12 +40,18 @@ struct Job {
 // Tables for a kind of multiplication; false if it cannot hold this weight exactly.
 bool make_decoder(const Plan& plan, Math math, Decoder& decoder, int32_t& center);
 
+// False if the scales' values are not those of a minifloat with one sign, one exponent and one mantissa field.
+bool make_scale_code(const Operand& operand, ScaleCode& scale);
+
 // Why these kernels cannot do it, or an empty string.
 std::string unsupported(const Plan& plan);
 
-Job make_job(const Plan& plan, int64_t m, ElementType x_type);
+// Whether x of kElementFloat8 can be multiplied as it is. If not, widening it to bfloat16 loses nothing.
+bool multiplies_float8(const Plan& plan, int64_t m, const Gpu& gpu);
 
-// y (m, n) of x's type. Everything is on the device but the plan. Not for kRouteMultiply.
+Job make_job(const Plan& plan, int64_t m, ElementType x_type, const Gpu& gpu);
+
+// y (m, n) of x's type, or bfloat16 for kElementFloat8. Everything is on the device but the plan. Not for kRouteMultiply.
 cudaError_t linear(const Plan& plan, const Job& job, const uint8_t* weight, const void* x, ElementType x_type, int64_t m,
                    const float* bias, void* y, void* workspace, cudaStream_t stream);
 

@@ -14,6 +14,12 @@ cudaError_t linear_narrow_bfloat16(const LinearParams& p, int bits, cudaStream_t
 cudaError_t linear_wide_int8(const LinearParams& p, int bits, cudaStream_t stream);
 cudaError_t linear_wide_float16(const LinearParams& p, int bits, cudaStream_t stream);
 cudaError_t linear_wide_bfloat16(const LinearParams& p, int bits, cudaStream_t stream);
+// sm_90a only: elsewhere these kernels are empty.
+cudaError_t linear_warpgroup_int8(const LinearParams& p, int bits, cudaStream_t stream);
+cudaError_t linear_warpgroup_int16(const LinearParams& p, int bits, cudaStream_t stream);
+cudaError_t linear_warpgroup_float16(const LinearParams& p, int bits, cudaStream_t stream);
+cudaError_t linear_warpgroup_bfloat16(const LinearParams& p, int bits, cudaStream_t stream);
+cudaError_t linear_warpgroup_float8(const LinearParams& p, int bits, cudaStream_t stream);
 cudaError_t linear_lanes_float32(const LinearParams& p, int bits, cudaStream_t stream);
 
 }  // namespace minifloat::cuda

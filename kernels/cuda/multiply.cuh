@@ -9,31 +9,38 @@ namespace minifloat::cuda {
 template <int kMath>
 struct Traits {  // 16-bit floats
   static constexpr int kXBytes = 2, kDigits = 1;
-  static constexpr bool kExact = false;
+  static constexpr bool kExact = false, kBytes = false;  // kBytes: operands are bytes, decoded as digits are
   using Sum = float;
 };
 template <>
 struct Traits<kMathInt8> {
   static constexpr int kXBytes = 1, kDigits = 1;
-  static constexpr bool kExact = true;
+  static constexpr bool kExact = true, kBytes = true;
   using Sum = uint32_t;
 };
 template <>
 struct Traits<kMathInt16> {
   static constexpr int kXBytes = 1, kDigits = 2;
-  static constexpr bool kExact = true;
+  static constexpr bool kExact = true, kBytes = true;
   using Sum = uint32_t;
+};
+
+template <>
+struct Traits<kMathFloat8> {
+  static constexpr int kXBytes = 1, kDigits = 1;
+  static constexpr bool kExact = false, kBytes = true;
+  using Sum = float;
 };
 
 // The A operand of a block: weights of two half blocks.
 template <int kMath, int kBits>
 struct Weights {
   static constexpr int kDigits = Traits<kMath>::kDigits;
-  uint32_t halves[2][Traits<kMath>::kExact ? 2 * kDigits : 4];  // exact: [2 * digit + output half]
+  uint32_t halves[2][Traits<kMath>::kBytes ? 2 * kDigits : 4];  // bytes: [2 * digit + output half]
 
   MF_DEVICE void decode(const Decoder& d, const uint32_t* table, const Codes<kBits>& codes, int block, int lane,
                         const uint32_t (&origin)[2], int half) {
-    if constexpr (Traits<kMath>::kExact) {
+    if constexpr (Traits<kMath>::kBytes) {
       uint32_t lower[kDigits], upper[kDigits];
       decode_digits<kBits, kDigits>(d, table, codes, 2 * block + half, lane, lower, upper);
 #pragma unroll

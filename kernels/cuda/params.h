@@ -8,10 +8,17 @@
 
 namespace minifloat::cuda {
 
-enum ElementType : int32_t { kElementFloat32 = 0, kElementFloat16 = 1, kElementBFloat16 = 2 };
+enum ElementType : int32_t { kElementFloat32 = 0, kElementFloat16 = 1, kElementBFloat16 = 2, kElementFloat8 = 3 };
 
 // How a kernel multiplies: the type of the operands of mma.sync, or of plain multiplications for kMathFloat32.
-enum Math : int32_t { kMathInt8 = 0, kMathInt16 = 1, kMathFloat16 = 2, kMathBFloat16 = 3, kMathFloat32 = 4 };
+enum Math : int32_t {
+  kMathInt8 = 0,
+  kMathInt16 = 1,
+  kMathFloat16 = 2,
+  kMathBFloat16 = 3,
+  kMathFloat32 = 4,
+  kMathFloat8 = 5,  // four exponent bits, three of mantissa, no infinity: what tensor cores call e4m3
+};
 
 // How a stored code becomes a number.
 enum Decode : int32_t {
@@ -28,8 +35,16 @@ struct Decoder {
   uint32_t multiplier;          // bits of the power of two, in both halves for 16-bit types
   float origin;                 // kDecodeIntegers without zero points, floating-point math
   // Integer math, up to 4 bits: words 0..3 are sixteen low digits, words 4..7 sixteen high digits. Above: low | high << 8.
+  // kMathFloat8: as low digits.
   // 16-bit math: the value's bits. kMathFloat32: float32 bits.
   uint32_t table[256];
+};
+
+// How a stored scale becomes a number. kTwoLevel: sign, exponent and mantissa moved to float32's, then one multiplication.
+struct ScaleCode {
+  int32_t kind;
+  int32_t shift;     // left shift of the code without its sign
+  float multiplier;  // the power of two between the two exponent biases
 };
 
 struct LinearParams {
@@ -45,12 +60,13 @@ struct LinearParams {
   void* y;                     // (m, n)
   void* partial;               // (splits, m, n) sums of 4 bytes, when splits > 1
   int64_t m, n, k_padded, panel_bytes;
-  int64_t x_rows;              // m, rounded up to whole blocks of linear_wide
+  int64_t x_rows;              // m, rounded up to whole blocks
   int32_t chunks, folds, groups;
   int32_t columns;             // rows of x that one block takes
   int32_t splits, chunks_per_split;
   int32_t y_type;
-  int32_t scale_kind, scale_bytes;
+  ScaleCode scale;
+  int32_t scale_bytes;
   int32_t slot_k;              // k's whose products are summed before a scale is applied: min(fold_padded, 256)
   int32_t slots;               // per chunk: 1, 2, 4, 8 or 16
   int32_t slots_per_fold, slots_per_group, folds_per_x_group;

@@ -19,7 +19,7 @@ namespace minifloat::cuda {
 #define MF_DEVICE __device__ __forceinline__
 
 MF_DEVICE unsigned char* shared_memory() {
-  extern __shared__ __align__(16) unsigned char bytes[];
+  extern __shared__ __align__(1024) unsigned char bytes[];  // wgmma counts its swizzle from there
   return bytes;
 }
 

@@ -7,16 +7,16 @@
 namespace minifloat::cuda {
 
 // One stored scale as float32. Second-level factors are left out.
-MF_DEVICE float widen_scale(const uint8_t* at, int64_t index, int kind) {
-  switch (kind) {
+MF_DEVICE float widen_scale(const uint8_t* at, int64_t index, const ScaleCode& scale) {
+  switch (scale.kind) {
     case kFloat32:
       return reinterpret_cast<const float*>(at)[index];
     case kBFloat16:
       return float_of(uint32_t(reinterpret_cast<const uint16_t*>(at)[index]) << 16);
     case kPowerOfTwo:  // code c is 2**(c - 127); 0 is the subnormal 2**-127
       return at[index] ? float_of(uint32_t(at[index]) << 23) : float_of(0x00400000u);
-    default:  // e4m3fn: its bits four places above float32's lowest exponent, times 2**(127 - 7)
-      return mul(float_of(uint32_t(at[index] & 0x7f) << 20 | uint32_t(at[index] & 0x80) << 24), float_of(247u << 23));
+    default:
+      return mul(float_of(uint32_t(at[index] & 0x7f) << scale.shift | uint32_t(at[index] & 0x80) << 24), scale.multiplier);
   }
 }
 
@@ -57,7 +57,7 @@ MF_DEVICE void widen_scales(const LinearParams& p, const ScaleSpace& space, int 
     if (group >= left) group = left - 1;  // past the end of K, where x is zero
     const int at = group * 16 + i % 16;
     wide[i] = is_zero_point ? widen_zero_point(p, raw + space.raw_groups * 16 * p.scale_bytes, at)
-                            : widen_scale(raw, at, p.scale_kind);
+                            : widen_scale(raw, at, p.scale);
   }
 }
 

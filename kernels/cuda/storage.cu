@@ -115,7 +115,7 @@ __global__ void __launch_bounds__(kThreads) dequantize_codes(const __grid_consta
     const int64_t at = (row / kPanel * l.groups + group) * kPanel + row % kPanel;
     float value = p.values[stored_code(l, p.weight, row, k)];
     if (p.has_zero_points) value = sub(value, p.zero_values[p.weight[l.zero_points_at + at]]);
-    p.out[i] = mul(mul(value, widen_scale(p.weight + l.scales_at, at, p.scale_kind)), p.tensor_scale);
+    p.out[i] = mul(mul(value, widen_scale(p.weight + l.scales_at, at, p.scale)), p.tensor_scale);
   }
 }
 

@@ -3,7 +3,7 @@
 
 #include <cuda_runtime.h>
 
-#include "layout.h"
+#include "params.h"
 
 namespace minifloat::cuda {
 
@@ -23,7 +23,8 @@ struct StorageParams {
 struct DequantizeParams {
   Layout layout;
   const uint8_t* weight;
-  int32_t scale_kind, has_zero_points;
+  ScaleCode scale;
+  int32_t has_zero_points;
   float tensor_scale;
   float values[256];       // by stored code
   float zero_values[256];  // by zero point code

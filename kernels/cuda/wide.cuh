@@ -3,12 +3,11 @@
 //
 // x comes by cp.async into a ring of two chunks in shared memory, shared by the four warps; weights go from memory to
 // registers as in narrow.cuh. Where outputs are too few to fill the GPU and the order of float additions does not matter,
-// blockIdx.z splits K; wide_sums then adds the parts in their order.
+// blockIdx.z splits K; split_sums then adds the parts in their order.
 #pragma once
 
-#include "finish.cuh"
-#include "launch.cuh"
-#include "multiply.cuh"
+#include "fold.cuh"
+#include "split.cuh"
 #include "wide_space.h"
 
 namespace minifloat::cuda {
@@ -37,38 +36,6 @@ MF_DEVICE void read_columns(const unsigned char* x, int row, int block, int t, C
     } else {
       const uint2 v = *reinterpret_cast<const uint2*>(at + 32 * h);
       out.halves[h][0] = v.x, out.halves[h][1] = v.y;
-    }
-  }
-}
-
-// A fold's sums, times its scales, onto the totals. scales: this lane's in the slot that ends the fold; row: its first of x.
-template <int kMath>
-MF_DEVICE void end_fold(const LinearParams& p, Tile<kMath> (&tiles)[kWideTiles], float (&totals)[kWideTiles][4],
-                        const float* scales, int64_t row, int fold, int x_group) {
-  const float scale[2] = {scales[0], scales[8]};
-  int32_t per_digit[2] = {p.center, p.center};
-  const bool corrects = Traits<kMath>::kExact && (p.zero_points || p.center);
-  if (Traits<kMath>::kExact && p.zero_points) {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) per_digit[r] -= weight_zero_point(p, scales[p.slots * 16 + 8 * r]);
-  }
-  // Rows past the last are there to be read (x_rows), and are not stored.
-  const int32_t* const x_sums = p.x_sums + int64_t(fold) * p.x_rows + row;
-  const float* const x_scales = p.x_scales + int64_t(x_group) * p.x_rows + row;
-#pragma unroll
-  for (int i = 0; i < kWideTiles; ++i) {
-    typename Traits<kMath>::Sum taken[4];
-    tiles[i].take(taken);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      if constexpr (Traits<kMath>::kExact) {  // as fold_step
-        const int32_t x_sum = corrects ? load_cached(x_sums + 8 * i + j % 2) : 0;
-        const float x_scale = p.x_grouped ? load_cached(x_scales + 8 * i + j % 2) : 1.0f;
-        const float value = mul(float(int32_t(taken[j] + uint32_t(per_digit[j / 2]) * uint32_t(x_sum))), p.unit);
-        totals[i][j] = add(totals[i][j], mul(value, mul(scale[j / 2], x_scale)));
-      } else {
-        totals[i][j] += taken[j] * scale[j / 2];
-      }
     }
   }
 }
@@ -159,8 +126,16 @@ __global__ void __launch_bounds__(kWideWarps * 32, kBits <= 6 ? 3 : 2) linear_wi
         }
         if (p.folds <= 1 || (parts == 1 && (block + 1) % slot_blocks)) continue;
         if (--slots_left) continue;
-        if (fold < p.folds) end_fold(p, tiles, totals, wide + (parts == 2 ? 2 * block + part : block / slot_blocks) * 16 + g,
-                                     first_row + 2 * t, fold, x_group);
+        if (fold < p.folds) {
+          const FoldEnd<kMath> end(p, wide + (parts == 2 ? 2 * block + part : block / slot_blocks) * 16 + g, first_row + 2 * t, fold,
+                                   x_group);
+#pragma unroll
+          for (int i = 0; i < kWideTiles; ++i) {
+            Sum taken[4];
+            tiles[i].take(taken);
+            end.template add_tile<false>(p, i, taken, totals[i]);
+          }
+        }
         slots_left = p.slots_per_fold, ++fold;
         if (--folds_left == 0) folds_left = p.folds_per_x_group, ++x_group;
       }
@@ -196,25 +171,13 @@ __global__ void __launch_bounds__(kWideWarps * 32, kBits <= 6 ? 3 : 2) linear_wi
   }
 }
 
-// The splits' sums, added in their order.
-template <class Sum>
-__global__ void __launch_bounds__(256) wide_sums(const __grid_constant__ LinearParams p) {
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < p.m * p.n; i += int64_t(gridDim.x) * blockDim.x) {
-    Sum sum = 0;
-    for (int s = 0; s < p.splits; ++s) sum += static_cast<const Sum*>(p.partial)[s * p.m * p.n + i];
-    const int64_t output = i % p.n;
-    finish_whole(p, i / p.n, output, sum, OutputScale(p, output / 16, int(output % 16)));
-  }
-}
-
 template <int kMath, int kBits>
 cudaError_t launch_wide(const LinearParams& p, cudaStream_t stream) {
   const WideSpace space(p, Traits<kMath>::kExact, kBits);
   const dim3 grid(unsigned(ceil_div(p.n, 16 * kWideWarps)), unsigned(ceil_div(p.m, kWideRows)), unsigned(p.splits));
   const cudaError_t error = launch(linear_wide<kMath, kBits>, grid, kWideWarps * 32, space.bytes, stream, p);
   if (error != cudaSuccess || p.splits == 1) return error;
-  const int64_t blocks = ceil_div(p.m * p.n, 256);
-  return launch(wide_sums<typename Traits<kMath>::Sum>, dim3(unsigned(blocks > 4096 ? 4096 : blocks)), 256, 0, stream, p);
+  return launch_split_sums<typename Traits<kMath>::Sum>(p, stream);
 }
 
 template <int kMath>

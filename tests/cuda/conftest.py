@@ -21,8 +21,11 @@ ROOT = Path(__file__).resolve().parents[2]
 SHIM = ROOT / "tests" / "cuda" / "shim"
 FLAGS = ["-std=c++20", "-O1", "-g0", "-Wall", "-Wno-unknown-pragmas", "-Wno-maybe-uninitialized", "-fPIC"]
 FLAGS += ["-ffp-contract=off", "-DMINIFLOAT_SHIM", f"-I{SHIM}", f"-I{ROOT / 'kernels'}"]
-TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
-ROUTES, MATHS = ("narrow", "wide", "lanes", "multiply"), ("int8", "int16", "float16", "bfloat16", "float32")
+TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float8_e4m3fn: 3}
+ROUTES, MATHS = (
+    ("narrow", "wide", "lanes", "multiply", "warpgroup"),
+    ("int8", "int16", "float16", "bfloat16", "float32", "float8"),
+)
 
 
 def _compile(source: Path, target: Path) -> None:
@@ -93,11 +96,18 @@ class Shim:
     def unsupported(self, plan) -> str:
         return self.library.mf_unsupported(_pointer(plan)).decode()
 
-    def linear(self, x, weight, plan, bias=None):
-        """(y, route, math): y is None where the route is to dequantize and multiply elsewhere."""
+    def multiplies_float8(self, plan, m, capability=90) -> bool:
+        return bool(self.library.mf_multiplies_float8(_pointer(plan), ctypes.c_int64(m), capability))
+
+    def linear(self, x, weight, plan, bias=None, capability=80, multiprocessors=132):
+        """(y, route, math) on a GPU of that compute capability (80 is 8.0) and that many multiprocessors.
+
+        y is None where the route is to dequantize and multiply elsewhere.
+        """
         n = int(plan_fields(plan)["n"])
         rows = _guarded_like(x)
-        y = _guarded_like(torch.full((x.shape[0], n), float("nan"), dtype=x.dtype))
+        y_type = torch.bfloat16 if x.dtype is torch.float8_e4m3fn else x.dtype
+        y = _guarded_like(torch.full((x.shape[0], n), float("nan"), dtype=y_type))
         bias = None if bias is None else _guarded_like(bias.float())
         route, math = ctypes.c_int(), ctypes.c_int()
         code = self.library.mf_linear(
@@ -108,6 +118,8 @@ class Shim:
             ctypes.c_int64(x.shape[0]),
             _pointer(bias),
             _pointer(y),
+            capability,
+            multiprocessors,
             ctypes.byref(route),
             ctypes.byref(math),
         )

@@ -18,7 +18,7 @@ TABLE = Path(__file__).with_name("resources.json")
 SOURCES = sorted((ROOT / "kernels" / "cuda").glob("*.cu"))
 ARCHITECTURES = ("sm_80", "sm_90a")
 FLAGS = ("-std=c++20", "-O3", "-Xptxas=-v", f"-I{ROOT / 'kernels'}")
-MATHS = ("int8", "int16", "float16", "bfloat16")
+MATHS = ("int8", "int16", "float16", "bfloat16", "float32", "float8")
 
 
 def find_nvcc() -> str | None:
@@ -90,17 +90,19 @@ def _parse(report: str) -> dict[str, dict]:
         registers = re.search(r"Used (\d+) registers", block)[1]
         name = kernel_name(re.match(r"'(\w+)'", block)[1])
         kernels[name] = {"registers": int(registers), "stack": int(stack), "spills": int(stores) + int(loads)}
+    for mangled in re.findall(r"serialized due to .* in the function '(\w+)'", report):
+        kernels[kernel_name(mangled)]["serialized"] = True  # wgmma waits for each product at once
     return kernels
 
 
 def kernel_name(mangled: str) -> str:
     """linear_narrow<int8, 4> from the mangled name of that instance."""
-    name = re.search(r"\d+((?:linear|wide|tensor|quantize|spread|pack|move|restore|dequantize)_[a-z]+)", mangled)[1]
+    name = re.search(r"\d+((?:linear|split|tensor|quantize|spread|pack|move|restore|dequantize)_[a-z]+)", mangled)[1]
     arguments = re.search(name + r"I(.*?)EEv", mangled)
     if not arguments:
         return name
     values = re.findall(r"L[ib](\d+)E", arguments[1] + "E")
-    if name in ("linear_narrow", "linear_wide"):
+    if name in ("linear_narrow", "linear_wide", "linear_warpgroup"):
         values[0] = MATHS[int(values[0])]
     if not values:
         values = [{"f": "float", "j": "integer"}[arguments[1]]]

@@ -15,6 +15,7 @@ needs_nvcc = pytest.mark.skipif(
 )
 CASES = [(source, arch) for source in resources.SOURCES for arch in resources.ARCHITECTURES]
 MULTIPLIES = {"int8": "IMMA", "int16": "IMMA", "float16": "HMMA", "bfloat16": "HMMA"}
+WARPGROUP_MULTIPLIES = {"int8": "IGMMA", "int16": "IGMMA", "float16": "HGMMA", "bfloat16": "HGMMA", "float8": "QGMMA"}
 
 
 @needs_nvcc
@@ -24,6 +25,8 @@ def test_compiles(source, arch):
     assert report
     spilled = {name: found["spills"] for name, found in report.items() if found["spills"]}
     assert not spilled
+    serialized = [name for name, found in report.items() if found.get("serialized")]
+    assert not serialized, "products of wgmma that should overlap do not"
     known = json.loads(resources.TABLE.read_text())
     if known["nvcc"] == resources.nvcc_version():  # another version may allocate otherwise
         got = {name: [found["registers"], found["stack"]] for name, found in report.items()}
@@ -44,13 +47,22 @@ def test_instructions(source, arch):
         assert count("LDL") == count("STL") == 0, f"{name} keeps arrays in local memory"
         if not name.startswith("linear_"):
             continue
+        if name.startswith("linear_warpgroup") and arch != "sm_90a":
+            assert sum(counts.values()) < 100, f"{name} is empty but on sm_90a"
+            continue
         bits = int(name.rstrip(">").split(", ")[1 if "linear_lanes" not in name else 0].split("<")[-1])
         # The codes of a chunk, and again of the next one: 16 bytes a lane each.
         assert count("LDG", "NA") >= 2 * bits, f"{name} streams its codes past L1"
         assert count("LDGSTS", "128") >= 2, f"{name} copies scales by cp.async"
         math = name.split("<")[1].split(",")[0]
-        assert count(MULTIPLIES.get(math, "FFMA")) > 0, name
-        if math in ("int8", "int16") and bits <= 4:
-            halves = 2 if name.startswith("linear_wide") else 16  # half blocks that the loop's body decodes
+        if name.startswith("linear_warpgroup"):
+            assert count(WARPGROUP_MULTIPLIES[math]) == (8 if math == "int16" else 2), name
+            assert count("WARPGROUP", "ARRIVE") == 2 and count("FENCE", "ASYNC") == 1, name
+        else:
+            assert count(MULTIPLIES.get(math, "FFMA")) > 0, name
+        if math in ("int8", "int16", "float8") and bits <= 4:
+            halves = {"linear_wide": 2, "linear_warpgroup": 4}.get(
+                name.split("<")[0], 16
+            )  # half blocks that the loop's body decodes
             permutes = halves * (4 if bits <= 3 else 8) * (2 if math == "int16" else 1)
             assert count("PRMT") >= permutes, f"{name} decodes by byte permutation"

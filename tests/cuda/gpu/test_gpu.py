@@ -70,6 +70,33 @@ def test_odd_k(k):
         check_float(*case(weight, None, 3, 19, k, torch.float16)[:3])
 
 
+@pytest.mark.parametrize(
+    "weight", ["e2m1-g32", "int4-g128", "e3m2-row", "e4m3fn-row", "nf4-g64", "uint4-g32-zp", "e5m2-row"]
+)
+def test_float8_activations(weight):
+    """As they are on a GPU that multiplies them, else widened; the bound of the former holds for both."""
+    for dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
+        for m, n, k in ((3, 17, 256), (70, 130, 512), (1100, 2000, 512)):
+            q, x, bias, _ = case(weight, None, m, n, k)
+            x = x.to(dtype)
+            y = on_gpu(q, x, bias, None)
+            assert y.dtype == torch.bfloat16
+            v, w, sums = x.double().numpy(), mf.emulator.dequantize(q), 139 * 2.0**-13
+            exact = v @ w.T + bias.double().numpy()
+            bound = mf.emulator.float_bound(v, q, bias) * (1 + sums) + sums * (np.abs(v) @ np.abs(w).T)
+            bound += 2.0**-9 * (np.abs(exact) + bound)
+            assert (np.abs(y.double().numpy() - exact) <= bound).all()
+
+
+def test_many_rows_and_outputs():
+    """Enough blocks for the larger tiles of linear_warpgroup, and rows and outputs that do not fill them."""
+    for weight, activation in (("int4-g128", "int8-row"), ("e2m3-row", "int8-g32"), ("int8-row", "int8-row")):
+        check_exact(*case(weight, activation, 1100, 2000, 512))
+    for weight in ("e2m1-g32", "int8-row"):
+        for dtype in (torch.float16, torch.bfloat16):
+            check_float(*case(weight, None, 1100, 2000, 512, dtype)[:3])
+
+
 def test_large_layer():
     for m in (1, 16, 64):
         check_exact(*case("e2m1-g32-e8m0", "int8-row", m, 4096, 4096))

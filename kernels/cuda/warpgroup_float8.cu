@@ -1,0 +1,10 @@
+#include "linear.h"
+#include "warpgroup.cuh"
+
+namespace minifloat::cuda {
+
+cudaError_t linear_warpgroup_float8(const LinearParams& p, int bits, cudaStream_t stream) {
+  return launch_warpgroup<kMathFloat8>(p, bits, stream);
+}
+
+}  // namespace minifloat::cuda
