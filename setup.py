@@ -44,6 +44,10 @@ CXX_FLAGS = [
     # The numeric contract: every float32 step is rounded on its own (docs/numerics.md).
     "-ffp-contract=off",
     "-fno-fast-math",
+    # No value depends on these two: floating-point exceptions and errno are not read. Without them rounding to integers
+    # is not vectorised, which took 5.7 us for 4096 activations instead of 1.7.
+    "-fno-trapping-math",
+    "-fno-math-errno",
     # at::parallel_for is an inline OpenMP region: without this it compiles to a plain loop on one thread.
     "-fopenmp",
 ]
