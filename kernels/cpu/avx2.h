@@ -22,8 +22,9 @@ struct Avx2 {
   static constexpr bool kHasDot = false;         // see isa_avxvnni.cpp
   static constexpr bool kSelectsTables = true;  // see ByteTable::select
   static constexpr bool kLooksUpInRows = true;   // see WordTable::lookup_at
+  static constexpr bool kLooksUpQuads = true;    // see QuadTable
   static constexpr int kFusedRows = 4, kSelectRows = 2, kRows = 4;
-  static constexpr int kPairRows = 2, kFloatRows = 4, kDoubleRows = 2;
+  static constexpr int kPairRows = 2, kFloatRows = 6, kDoubleRows = 2;
 
   template <class Function>
   static MF_INLINE Bytes halves(Function function) {
@@ -34,8 +35,8 @@ struct Avx2 {
     return {{function(0), function(1)}};
   }
 
-#define MF_EACH(expression) halves([&](int i) __attribute__((always_inline)) { return expression; })
-#define MF_EACH_FLOAT(expression) float_halves([&](int i) __attribute__((always_inline)) { return expression; })
+#define MF_EACH(expression) halves([&](int i) MF_ALWAYS_INLINE { return expression; })
+#define MF_EACH_FLOAT(expression) float_halves([&](int i) MF_ALWAYS_INLINE { return expression; })
 
   static MF_INLINE Bytes load(const uint8_t* at) {
     return MF_EACH(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at) + i));
@@ -61,6 +62,11 @@ struct Avx2 {
   static MF_INLINE Bytes either(Bytes a, Bytes b) { return MF_EACH(_mm256_or_si256(a.v[i], b.v[i])); }
   static MF_INLINE Bytes splat_byte(int value) { return MF_EACH(((void)i, _mm256_set1_epi8(char(value)))); }
   static MF_INLINE Bytes add8(Bytes a, Bytes b) { return MF_EACH(_mm256_add_epi8(a.v[i], b.v[i])); }
+  static MF_INLINE Bytes min8(Bytes a, Bytes b) { return MF_EACH(_mm256_min_epu8(a.v[i], b.v[i])); }
+  static MF_INLINE bool any_below(Bytes b, int limit) {
+    const __m256i least = _mm256_min_epu8(b.v[0], b.v[1]);
+    return _mm256_movemask_epi8(_mm256_cmpeq_epi8(least, _mm256_min_epu8(least, _mm256_set1_epi8(char(limit - 1))))) != 0;
+  }
   static MF_INLINE Bytes abs8(Bytes a) { return MF_EACH(_mm256_abs_epi8(a.v[i])); }
   static MF_INLINE Bytes sign8(Bytes a, Bytes sign) { return MF_EACH(_mm256_sign_epi8(a.v[i], sign.v[i])); }
   static MF_INLINE Bytes splat4(const int8_t* at) {
@@ -143,7 +149,7 @@ struct Avx2 {
   static MF_INLINE Doubles quarters(Function function) {
     return {{function(0), function(1), function(2), function(3)}};
   }
-#define MF_EACH_DOUBLE(expression) quarters([&](int i) __attribute__((always_inline)) { return expression; })
+#define MF_EACH_DOUBLE(expression) quarters([&](int i) MF_ALWAYS_INLINE { return expression; })
   static MF_INLINE Doubles load_doubles(const double* at) { return MF_EACH_DOUBLE(_mm256_loadu_pd(at + 4 * i)); }
   static MF_INLINE void store_doubles(double* at, Doubles d) {
     for (int i = 0; i < 4; ++i) _mm256_storeu_pd(at + 4 * i, d.v[i]);
@@ -213,22 +219,25 @@ struct Avx2 {
     }
   };
 
-  // See SignificandTable. Codes of kBits: sign, exponent (up to 4 bits), mantissa.
-  template <int kBits>
+  // See SignificandTable. Codes of kBits: sign, exponent, mantissa.
+  template <int kBits, bool kWindowed>
   struct Significands {
-    __m256i hidden, low, high, mantissa;
+    __m256i hidden, low, high, mantissa, exponent, select;
     __m128i exponent_at;
     explicit Significands(const SignificandTable& t)
         : hidden(broadcast(t.hidden)),
           low(broadcast(t.low)),
           high(broadcast(t.high)),
           mantissa(_mm256_set1_epi8(char((1 << t.mantissa_bits) - 1))),
+          exponent(_mm256_set1_epi8(char(t.exponent_mask))),
+          select(_mm256_set1_epi8(char(t.select))),
           exponent_at(_mm_cvtsi32_si128(t.mantissa_bits)) {}
     static MF_INLINE __m256i broadcast(const uint8_t* table) {
       return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
     }
     MF_INLINE Bytes exponents(Bytes codes) const {
-      return MF_EACH(_mm256_and_si256(_mm256_srl_epi16(codes.v[i], exponent_at), _mm256_set1_epi8(15)));
+      const Bytes fields = MF_EACH(_mm256_and_si256(_mm256_srl_epi16(codes.v[i], exponent_at), exponent));
+      return kWindowed ? MF_EACH(_mm256_add_epi8(fields.v[i], select)) : fields;
     }
     MF_INLINE Bytes significands(Bytes codes, Bytes exponents) const {
       const Bytes magnitudes = MF_EACH(_mm256_or_si256(_mm256_and_si256(codes.v[i], mantissa),
@@ -239,6 +248,48 @@ struct Avx2 {
     MF_INLINE Bytes low_powers(Bytes exponents) const { return MF_EACH(_mm256_shuffle_epi8(low, exponents.v[i])); }
     MF_INLINE Bytes high_powers(Bytes exponents) const { return MF_EACH(_mm256_shuffle_epi8(high, exponents.v[i])); }
   };
+
+  // Up to 16 float words, by a lookup for each of their bytes: cheaper than lane permutes, but the words come with four k's of
+  // two outputs in a register, so that sums are of outputs by k's.
+  struct QuadSums {
+    __m256 v[8];  // v[4 * i + o]: outputs 8 * i + o and 8 * i + o + 4, four k's each
+  };
+  struct QuadTable {
+    __m256i bytes[4];
+    explicit QuadTable(const int32_t* words) {
+      for (int b = 0; b < 4; ++b) {
+        alignas(16) uint8_t table[16];
+        for (int code = 0; code < 16; ++code) table[code] = uint8_t(uint32_t(words[code]) >> (8 * b));
+        bytes[b] = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table)));
+      }
+    }
+  };
+  static MF_INLINE QuadSums zero_quads() {
+    QuadSums out;
+    MF_UNROLL for (int i = 0; i < 8; ++i) out.v[i] = _mm256_setzero_ps();
+    return out;
+  }
+  // sums += words of the codes * x[0 .. 3]
+  static MF_INLINE void add_quad(QuadSums& sums, const QuadTable& table, Bytes codes, const float* x) {
+    const __m256 all = _mm256_broadcast_ps(reinterpret_cast<const __m128*>(x));
+    MF_UNROLL for (int i = 0; i < 2; ++i) {
+      const __m256i b0 = _mm256_shuffle_epi8(table.bytes[0], codes.v[i]), b1 = _mm256_shuffle_epi8(table.bytes[1], codes.v[i]);
+      const __m256i b2 = _mm256_shuffle_epi8(table.bytes[2], codes.v[i]), b3 = _mm256_shuffle_epi8(table.bytes[3], codes.v[i]);
+      const __m256i low[2] = {_mm256_unpacklo_epi8(b0, b1), _mm256_unpackhi_epi8(b0, b1)};
+      const __m256i high[2] = {_mm256_unpacklo_epi8(b2, b3), _mm256_unpackhi_epi8(b2, b3)};
+      MF_UNROLL for (int o = 0; o < 4; ++o) {
+        const __m256i words = o % 2 ? _mm256_unpackhi_epi16(low[o / 2], high[o / 2]) : _mm256_unpacklo_epi16(low[o / 2], high[o / 2]);
+        sums.v[4 * i + o] = _mm256_fmadd_ps(_mm256_castsi256_ps(words), all, sums.v[4 * i + o]);
+      }
+    }
+  }
+  // The sums of the 16 outputs, in order.
+  static MF_INLINE Floats total(const QuadSums& sums) {
+    return float_halves([&](int i) MF_ALWAYS_INLINE {
+      const __m256* v = sums.v + 4 * i;
+      return _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
+    });
+  }
 
   // Up to 16 words: permutes within registers. More: a gather from the table, which stays in L1.
   template <int kBits>

@@ -6,18 +6,18 @@ namespace minifloat {
 namespace {
 
 constexpr const char* kDecodes[] = {"registers", "panel", "gemm"};
-constexpr int64_t kRowsForGemm = 32;
 
 struct Forced {
   std::string method, decode;
 } forced;
 
-const char* method_name(const Plan& p, const Traits& traits) {
+const char* method_name(const Plan& p, const Traits& traits, Decode decode) {
   if (p.carrier != kInt8) return "";
   if (traits.has_dot) return kMethods[0].name;
   const bool by_table = digits_by_table(p);
   const char* quickest = nullptr;
   for (const MethodLine& line : kMethods) {
+    if (line.method.kind == Method::kModular && decode != Decode::kPanel) continue;
     if (line.method.kind == Method::kDot || !line.exact(p) || !line.compiled(p.weight.bits, by_table)) continue;
     if (!quickest) quickest = line.name;
     if (forced.method == line.name) return line.name;
@@ -26,7 +26,7 @@ const char* method_name(const Plan& p, const Traits& traits) {
 }
 
 Decode decode(const Plan& p, int64_t m, const Traits& traits) {
-  if (p.carrier == kFloat && (forced.decode == kDecodes[2] || (forced.decode.empty() && m >= kRowsForGemm)))
+  if (p.carrier == kFloat && (forced.decode == kDecodes[2] || (forced.decode.empty() && m >= traits.gemm_rows)))
     return Decode::kGemm;
   const bool selects = !traits.has_dot && p.weight.bits >= 5 && p.weight.bits <= 7;
   const int most = p.carrier != kInt8                     ? traits.most_register_words
@@ -45,7 +45,8 @@ bool digits_by_table(const Plan& p) {
 }
 
 Choice choose(const Plan& p, int64_t m, const Traits& traits) {
-  return {method_name(p, traits), decode(p, m, traits)};
+  const Decode where = decode(p, m, traits);
+  return {method_name(p, traits, where), where};
 }
 
 void force_choice(const std::string& method, const std::string& decode) {

@@ -7,9 +7,10 @@
 
 namespace minifloat {
 
-// How pairs of 8-bit digits are multiplied and summed (carrier kInt8); see linear_int8.h.
+// How pairs of 8-bit digits are multiplied and summed (carrier kInt8); see linear_int8.h. kModular: for panels only, where its
+// extra addition pays.
 struct Method {
-  enum Kind { kDot, kOffset, kSigned, kNibbles } kind;
+  enum Kind { kDot, kOffset, kModular, kSigned, kNibbles } kind;
   int depth;  // pairs of products per int16 sum
 };
 
@@ -23,6 +24,7 @@ struct Traits {
   int most_register_rows;    // carrier kInt8, Decode::kRegisters up to here
   int most_select_rows;      // the same where a digit is selected from several tables, which takes registers
   int most_register_words;   // other carriers
+  int gemm_rows;             // carrier kFloat, Decode::kGemm from here on
 };
 
 struct Choice {
@@ -44,10 +46,14 @@ inline constexpr MethodLine kMethods[] = {
      [](int bits, bool) { return bits <= 4; }},
     {"offset4", {Method::kOffset, 4}, [](const Plan& p) { return p.depth >= 4; },
      [](int bits, bool by_table) { return by_table || bits == 5; }},
+    {"modular4", {Method::kModular, 4}, [](const Plan& p) { return p.depth >= 1 && p.signed_depth >= 4; },
+     [](int bits, bool by_table) { return by_table ? bits >= 5 : bits == 6; }},
+    {"modular2", {Method::kModular, 2}, [](const Plan& p) { return p.depth >= 1 && p.signed_depth >= 2; },
+     [](int bits, bool by_table) { return by_table ? bits >= 5 : bits >= 7; }},
     {"offset2", {Method::kOffset, 2}, [](const Plan& p) { return p.depth >= 2; },
      [](int bits, bool by_table) { return by_table ? bits >= 5 : bits == 6; }},
     {"offset1", {Method::kOffset, 1}, [](const Plan& p) { return p.depth >= 1; },
-     [](int bits, bool by_table) { return by_table || bits == 7; }},
+     [](int bits, bool by_table) { return by_table || bits >= 7; }},
     {"signed1", {Method::kSigned, 1}, [](const Plan& p) { return p.signed_depth >= 1; },
      [](int bits, bool by_table) { return by_table ? bits >= 5 : bits == 8; }},
     {"nibbles", {Method::kNibbles, 1}, [](const Plan&) { return true; }, [](int, bool) { return true; }},

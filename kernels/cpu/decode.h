@@ -8,7 +8,10 @@
 namespace minifloat {
 namespace {
 
-#define MF_INLINE inline __attribute__((always_inline))
+#ifndef MF_ALWAYS_INLINE
+#define MF_ALWAYS_INLINE __attribute__((always_inline))
+#endif
+#define MF_INLINE inline MF_ALWAYS_INLINE
 #define MF_UNROLL _Pragma("GCC unroll 16")  // arrays of vectors become registers only where every index is a constant
 
 // The stored codes of quad 4 * half + Q of a block: byte j of lane o is output o, k = 16 * half + 4 * Q + j.
@@ -62,7 +65,7 @@ struct PackedDigits {
     const uint8_t* block = panel + (half >> 1) * kBits * kRowBytes;
     if constexpr (kTable && kBits >= 5 && kBits <= 7 && Isa::kSelectsTables) {
       const auto low = Isa::template field<(kQuad & 1) * 4, 0, 4>(Isa::load(block + (2 * (half & 1) + kQuad / 2) * kRowBytes));
-      return table.select(low, [&](auto bit) __attribute__((always_inline)) {
+      return table.select(low, [&](auto bit) MF_ALWAYS_INLINE {
         return top_bits<Isa, kBits, kQuad, bit>(block, half & 1);
       });
     }

@@ -32,7 +32,7 @@ struct Avx512Vnni {
   struct Doubles {
     __m512d v[2];
   };
-  static constexpr bool kHasDot = true, kSelectsTables = false, kLooksUpInRows = true;
+  static constexpr bool kHasDot = true, kSelectsTables = false, kLooksUpInRows = true, kLooksUpQuads = false;
   static constexpr int kFusedRows = 4, kSelectRows = 4, kRows = 8;
   static constexpr int kPairRows = 6, kFloatRows = 8, kDoubleRows = 4;
 
@@ -49,6 +49,11 @@ struct Avx512Vnni {
   template <int kFrom>
   static MF_INLINE Bytes to_top(Bytes b) {
     return kFrom == 7 ? b : _mm512_slli_epi16(b, 7 - kFrom);
+  }
+  static MF_INLINE Bytes add8(Bytes a, Bytes b) { return _mm512_add_epi8(a, b); }
+  static MF_INLINE Bytes min8(Bytes a, Bytes b) { return _mm512_min_epu8(a, b); }
+  static MF_INLINE bool any_below(Bytes b, int limit) {
+    return _mm512_cmplt_epu8_mask(b, _mm512_set1_epi8(char(limit))) != 0;
   }
   static MF_INLINE Bytes either(Bytes a, Bytes b) { return _mm512_or_si512(a, b); }
   static MF_INLINE Bytes splat_byte(int value) { return _mm512_set1_epi8(char(value)); }
@@ -151,22 +156,25 @@ struct Avx512Vnni {
     }
   };
 
-  // See SignificandTable. Codes of kBits: sign, exponent (up to 4 bits), mantissa.
-  template <int kBits>
+  // See SignificandTable. Codes of kBits: sign, exponent, mantissa.
+  template <int kBits, bool kWindowed>
   struct Significands {
-    __m512i hidden, low, high, mantissa;
+    __m512i hidden, low, high, mantissa, exponent, select;
     __m128i exponent_at;
     explicit Significands(const SignificandTable& t)
         : hidden(broadcast(t.hidden)),
           low(broadcast(t.low)),
           high(broadcast(t.high)),
           mantissa(_mm512_set1_epi8(char((1 << t.mantissa_bits) - 1))),
+          exponent(_mm512_set1_epi8(char(t.exponent_mask))),
+          select(_mm512_set1_epi8(char(t.select))),
           exponent_at(_mm_cvtsi32_si128(t.mantissa_bits)) {}
     static MF_INLINE __m512i broadcast(const uint8_t* table) {
       return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
     }
     MF_INLINE Bytes exponents(Bytes codes) const {
-      return _mm512_and_si512(_mm512_srl_epi16(codes, exponent_at), _mm512_set1_epi8(15));
+      const Bytes fields = _mm512_and_si512(_mm512_srl_epi16(codes, exponent_at), exponent);
+      return kWindowed ? _mm512_add_epi8(fields, select) : fields;
     }
     MF_INLINE Bytes significands(Bytes codes, Bytes exponents) const {
       const Bytes magnitudes =
@@ -204,7 +212,7 @@ struct Avx512Vnni {
 
 }  // namespace
 
-const Kernels kAvx512VnniKernels{"avx512vnni", {true, 8, 8, 4}, shared_scale,       quantize_digits,             quantize_codes,
+const Kernels kAvx512VnniKernels{"avx512vnni", {true, 8, 8, 4, 1024}, shared_scale,       quantize_digits,             quantize_codes,
                                  dequantize,   linear<Avx512Vnni>, weights_as_float<Avx512Vnni>};
 
 }  // namespace minifloat

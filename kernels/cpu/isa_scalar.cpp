@@ -1,4 +1,7 @@
 // Plain C++: every vector is an array of 16 outputs. The slowest and the most obvious instruction set.
+// Nothing here stays in registers: inlining everything, or -O3, only takes minutes more to compile.
+#pragma GCC optimize("O2")
+#define MF_ALWAYS_INLINE
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -23,7 +26,7 @@ struct Scalar {
   using Ints = Vector<int32_t, 16>;
   using Floats = Vector<float, 16>;
   using Doubles = Vector<double, 16>;
-  static constexpr bool kHasDot = true, kSelectsTables = false, kLooksUpInRows = false;
+  static constexpr bool kHasDot = true, kSelectsTables = false, kLooksUpInRows = false, kLooksUpQuads = false;
   static constexpr int kFusedRows = 0, kSelectRows = 0, kRows = 1;
   static constexpr int kPairRows = 1, kFloatRows = 1, kDoubleRows = 1;
 
@@ -43,6 +46,11 @@ struct Scalar {
     return each<Bytes>([&](int i) { return ((v.lane[i] >> kFrom) & ((1 << kWidth) - 1)) << kTo; });
   }
   static Bytes either(Bytes a, Bytes b) { return each<Bytes>([&](int i) { return a.lane[i] | b.lane[i]; }); }
+  static Bytes add8(Bytes a, Bytes b) { return each<Bytes>([&](int i) { return a.lane[i] + b.lane[i]; }); }
+  static Bytes min8(Bytes a, Bytes b) { return each<Bytes>([&](int i) { return std::min(a.lane[i], b.lane[i]); }); }
+  static bool any_below(Bytes b, int limit) {
+    return std::any_of(b.lane, b.lane + 64, [&](uint8_t byte) { return byte < limit; });
+  }
   static Bytes splat_byte(int value) { return each<Bytes>([&](int) { return uint8_t(value); }); }
   static Bytes splat4(const int8_t* at) { return each<Bytes>([&](int i) { return uint8_t(at[i % 4]); }); }
   static Ints dot(Ints sum, Bytes w, Bytes x) {
@@ -126,24 +134,25 @@ struct Scalar {
       return each<Bytes>([&](int i) { return table[codes.lane[i]]; });
     }
   };
-  template <int kBits>
+  template <int kBits, bool>
   struct Significands {
     SignificandTable t;
     explicit Significands(const SignificandTable& t) : t(t) {}
+    static uint8_t of(const uint8_t* table, uint8_t index) { return index & 0x80 ? 0 : table[index & 15]; }
     Bytes exponents(Bytes codes) const {
-      return each<Bytes>([&](int i) { return (codes.lane[i] >> t.mantissa_bits) & 15; });
+      return each<Bytes>([&](int i) { return ((codes.lane[i] >> t.mantissa_bits) & t.exponent_mask) + t.select; });
     }
     Bytes significands(Bytes codes, Bytes exponents) const {
       return each<Bytes>([&](int i) {
-        const int magnitude = (codes.lane[i] & ((1 << t.mantissa_bits) - 1)) | t.hidden[exponents.lane[i]];
+        const int magnitude = (codes.lane[i] & ((1 << t.mantissa_bits) - 1)) | of(t.hidden, exponents.lane[i]);
         return uint8_t(codes.lane[i] >> (kBits - 1) ? -magnitude : magnitude);
       });
     }
     Bytes low_powers(Bytes exponents) const {
-      return each<Bytes>([&](int i) { return t.low[exponents.lane[i]]; });
+      return each<Bytes>([&](int i) { return of(t.low, exponents.lane[i]); });
     }
     Bytes high_powers(Bytes exponents) const {
-      return each<Bytes>([&](int i) { return t.high[exponents.lane[i]]; });
+      return each<Bytes>([&](int i) { return of(t.high, exponents.lane[i]); });
     }
   };
   template <int kBits>
@@ -158,7 +167,7 @@ struct Scalar {
 
 }  // namespace
 
-const Kernels kScalarKernels{"scalar", {true, 0, 0, 0}, shared_scale,   quantize_digits,         quantize_codes,
+const Kernels kScalarKernels{"scalar", {true, 0, 0, 0, 32}, shared_scale,   quantize_digits,         quantize_codes,
                              dequantize,       linear<Scalar>, weights_as_float<Scalar>};
 
 }  // namespace minifloat

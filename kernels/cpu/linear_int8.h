@@ -2,8 +2,9 @@
 //
 // A weight is held as grid - offset, 0..255; the sum of products is corrected by (offset - zero point) * sum of activations.
 // The dot product instruction sums four u8 x s8 products in int32. Without it pairs of products are summed in int16, as many
-// as fit by the plan's proof, then widened (vpmaddubsw, vpmaddwd). Where not even one pair fits, |w| times the activation
-// with w's sign does (vpsignb), and if the activations hold -128, digits are split into nibbles.
+// as fit by the plan's proof, then widened (vpmaddubsw, vpmaddwd). Sums that start with the correction are those of grid
+// values, which are smaller: twice as many fit, whatever wraps on the way (kModular). Where not even one pair fits, |w| times
+// the activation with w's sign does (vpsignb), and if the activations hold -128, digits are split into nibbles.
 #pragma once
 
 #include "choice.h"
@@ -30,14 +31,16 @@ struct MemorySums {
 };
 
 // kQuads quads (4: a half block, 8: a block) from half block `half` on, for kRows rows of activations. Few rows leave dot
-// products waiting for each other's sums: then a second chain of sums (rows kRows and up) takes every other product.
+// products waiting for each other's sums: then a second chain of sums (rows kRows and up) takes every other product. `windows`
+// are those of `half`, see TileCall.
 template <class Isa, Method kMethod, int kRows, int kQuads, int kChains, class Source, class Sums>
-MF_INLINE void add_span(const Source& source, int64_t half, const int8_t* const* x, Sums& sums) {
+MF_INLINE void add_span(const Source& source, int64_t half, const int8_t* const* x, const int32_t* windows, int64_t m,
+                        Sums& sums) {
   using Bytes = typename Isa::Bytes;
   const int8_t* at[kRows];
   MF_UNROLL for (int r = 0; r < kRows; ++r) at[r] = x[r] + 16 * half;
   if constexpr (kMethod.kind == Method::kDot) {
-    for_quads<kQuads>([&](auto q) __attribute__((always_inline)) {
+    for_quads<kQuads>([&](auto q) MF_ALWAYS_INLINE {
       const Bytes w = source.template quad<q % 4>(half + q / 4);
       constexpr int kTo = kChains == 2 && q % 2 ? kRows : 0;
       MF_UNROLL for (int r = 0; r < kRows; ++r)
@@ -45,7 +48,7 @@ MF_INLINE void add_span(const Source& source, int64_t half, const int8_t* const*
     });
   } else if constexpr (kMethod.kind == Method::kNibbles) {
     typename Isa::Shorts low[kRows], high[kRows];
-    for_quads<kQuads>([&](auto q) __attribute__((always_inline)) {
+    for_quads<kQuads>([&](auto q) MF_ALWAYS_INLINE {
       const Bytes w = source.template quad<q % 4>(half + q / 4);
       const Bytes w_low = Isa::template field<0, 0, 4>(w), w_high = Isa::template field<4, 0, 4>(w);
       MF_UNROLL for (int r = 0; r < kRows; ++r) {
@@ -58,15 +61,22 @@ MF_INLINE void add_span(const Source& source, int64_t half, const int8_t* const*
     });
   } else {
     constexpr int kDepth = kMethod.depth < kQuads ? kMethod.depth : kQuads;
+    static_assert(kMethod.kind != Method::kModular || kDepth == kMethod.depth);
     typename Isa::Shorts partial[kRows];
-    for_quads<kQuads>([&](auto q) __attribute__((always_inline)) {
+    for_quads<kQuads>([&](auto q) MF_ALWAYS_INLINE {
       Bytes w = source.template quad<q % 4>(half + q / 4), sign = w;
       if constexpr (kMethod.kind == Method::kSigned) w = Isa::abs8(w);
       MF_UNROLL for (int r = 0; r < kRows; ++r) {
         Bytes a = Isa::splat4(at[r] + 4 * q);
         if constexpr (kMethod.kind == Method::kSigned) a = Isa::sign8(a, sign);
         const auto product = Isa::pair_dot(w, a);
-        partial[r] = q % kDepth == 0 ? product : Isa::add16(partial[r], product);
+        if constexpr (q % kDepth != 0) {
+          partial[r] = Isa::add16(partial[r], product);
+        } else if constexpr (kMethod.kind == Method::kModular) {
+          partial[r] = Isa::add16(Isa::splat4(reinterpret_cast<const int8_t*>(windows + q / kDepth * m + r)), product);
+        } else {
+          partial[r] = product;
+        }
         if constexpr ((q + 1) % kDepth == 0) sums.set(r, Isa::widen_add(sums.get(r), partial[r], 1));
       }
     });
@@ -80,6 +90,7 @@ constexpr int64_t kAheadBytes = 8192;
 struct TileCall {
   const LinearArgs* args;
   std::vector<int32_t> starts;  // (m, folds): offset * sum of the activations; 0 with zero points
+  std::vector<int32_t> windows; // kModular, (k_padded / 4 / depth, m): two int16 that pairs of products are added to
   Scratch sums;                 // for MemorySums
   std::vector<float> scales;    // of the current panel: (groups, 16)
   float unit;                   // what a sum is still to be multiplied by before its scale
@@ -100,6 +111,25 @@ void widen_scales(const Plan& p, const Panel& panel, int64_t groups, TileCall& c
   if (foldable || p.activation.granularity == kGroup) return;
   for (int64_t g = 0; g < groups; ++g)
     Isa::store_floats(call.scales.data() + g * kPanel, load_scales<Isa>(p.weight, panel.scales, g));
+}
+
+// Whether sums are of weights minus the offset.
+constexpr bool sums_have_offset(Method method) { return method.kind != Method::kSigned && method.kind != Method::kModular; }
+
+// Row m of the windows: for kBytes activations after the other, offset * (sum of those at 0 and 1 of each quad), and of those at
+// 2 and 3, modulo 2**16.
+template <int kBytes>
+void start_windows(const LinearArgs& a, int64_t m, int32_t* out) {
+  const Plan& p = *a.plan;
+  const int8_t* x = static_cast<const int8_t*>(a.x.digits) + m * p.k_padded;
+  for (int64_t i = 0; i < p.k_padded / kBytes; ++i, x += kBytes) {
+    int low = 0, high = 0;
+    for (int j = 0; j < kBytes; j += 4) {
+      low += x[j] + x[j + 1];
+      high += x[j + 2] + x[j + 3];
+    }
+    out[i * a.m] = int32_t(uint32_t(uint16_t(p.offset * low)) | uint32_t(p.offset * high) << 16);
+  }
 }
 
 // Bytes to bring into the cache while a tile is computed, `step` (a multiple of a line) per block of K.
@@ -125,6 +155,7 @@ void tile(const TileCall& call, const Panel& panel, const Source& source, int64_
   const int64_t w_per_scale = p.weight.granularity == kGroup ? p.weight.group_size / p.fold : p.folds;
   const int64_t a_per_scale = p.activation.granularity == kGroup ? p.activation.group_size / p.fold : p.folds;
   const int32_t* starts = call.starts.data() + m * p.folds;
+  const int32_t* windows = call.windows.data() + m;
   const int64_t folds = p.folds;
   const bool plain = call.unit == 1.0f && !p.weight.has_zero_point && p.activation.granularity != kGroup;
   for (int64_t f = 0; f < folds; ++f) {
@@ -133,13 +164,15 @@ void tile(const TileCall& call, const Panel& panel, const Source& source, int64_
       sums.set(r, Isa::splat_int(r < kRows ? starts[r * folds + f] : 0));
     if (halves % 2 == 0) {
       for (int64_t block = f * halves / 2; block < (f + 1) * halves / 2; ++block) {
-        add_span<Isa, kMethod, kRows, 8, kChains>(source, 2 * block, x, sums);
+        add_span<Isa, kMethod, kRows, 8, kChains>(source, 2 * block, x, windows, a.m, sums);
+        if constexpr (kMethod.kind == Method::kModular) windows += 8 / kMethod.depth * a.m;
         for (int64_t b = 0; b < ahead.step; b += kRowBytes) __builtin_prefetch(ahead.at + b, 0, 2);
         ahead.at += ahead.step;
       }
     } else {
       for (int64_t h = f * halves; h < (f + 1) * halves; ++h)
-        add_span<Isa, kMethod, kRows, 4, kChains>(source, h, x, sums);
+        add_span<Isa, kMethod, kRows, 4, kChains>(source, h, x, windows, a.m, sums);
+        if constexpr (kMethod.kind == Method::kModular) windows += 4 / kMethod.depth * a.m;
     }
     const int64_t w_group = f / w_per_scale;
     const auto w_scale = Isa::load_floats(call.scales.data() + w_group * kPanel);
@@ -149,7 +182,7 @@ void tile(const TileCall& call, const Panel& panel, const Source& source, int64_
       if (p.weight.has_zero_point) {
         alignas(64) float zero_points[kPanel];
         zero_point_values(p, panel, w_group, zero_points);
-        const int32_t offset = kMethod.kind == Method::kSigned ? 0 : p.offset;
+        const int32_t offset = sums_have_offset(kMethod) ? p.offset : 0;
         correction = Isa::sub_int(Isa::splat_int(offset), Isa::to_int(Isa::load_floats(zero_points)));
       }
       for (int r = 0; r < kRows; ++r) {
@@ -206,12 +239,16 @@ template <class Isa, int kBits, bool kTable, Method kMethod>
 void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begin, int64_t end) {
   const Plan& p = *a.plan;
   const Layout l = layout_of(p);
-  constexpr bool kSigned = kMethod.kind == Method::kSigned;
-  TileCall call{&a, {}, Scratch(kRowBytes * std::max(Isa::kRows, Isa::kFusedRows)), {}, 1.0f};
+  constexpr bool kSigned = kMethod.kind == Method::kSigned, kOffsetSums = sums_have_offset(kMethod);
+  TileCall call{&a, {}, {}, Scratch(kRowBytes * std::max(Isa::kRows, Isa::kFusedRows)), {}, 1.0f};
   call.scales.resize(l.groups * kPanel);
   const int64_t panel_scale_bytes = l.groups * kPanel * scale_bytes(p.weight);
   call.starts.resize(a.m * p.folds);
-  if (!p.weight.has_zero_point && !kSigned) {
+  if constexpr (kMethod.kind == Method::kModular) {
+    call.windows.resize(p.k_padded / (4 * kMethod.depth) * a.m);
+    for (int64_t m = 0; m < a.m; ++m) start_windows<4 * kMethod.depth>(a, m, call.windows.data() + m);
+  }
+  if (!p.weight.has_zero_point && kOffsetSums) {
     for (int64_t i = 0; i < a.m * p.folds; ++i) call.starts[i] = p.offset * a.x.sums[i];
   }
   constexpr int kFusedRows = kTable && kBits >= 5 && Isa::kSelectsTables ? Isa::kSelectRows : Isa::kFusedRows;
@@ -222,14 +259,14 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
     const PackedDigits<Isa, kBits, kTable, kSigned> source(panel.codes, digits, p.offset);
     widen_scales<Isa>(p, panel, l.groups, call);
     for (int64_t b = 0; b < panel_scale_bytes; b += kRowBytes) __builtin_prefetch(panel.scales + panel_scale_bytes + b, 0, 2);
-    if constexpr (kFusedRows > 0) {
+    if constexpr (kFusedRows > 0 && kMethod.kind != Method::kModular) {
       if (fused) {
         fused_tiles<Isa, kMethod, kFusedRows>(call, panel, source, 0, kBits * kRowBytes);
         continue;
       }
     }
     for (int64_t b = 0; b < l.blocks; ++b) {
-      for_quads<8>([&](auto q) __attribute__((always_inline)) {
+      for_quads<8>([&](auto q) MF_ALWAYS_INLINE {
         Isa::store(decoded.data + (8 * b + q) * kRowBytes, source.template quad<q % 4>(2 * b + q / 4));
       });
     }

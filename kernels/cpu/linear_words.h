@@ -105,10 +105,10 @@ struct PackedWords {
   MF_INLINE void half(int64_t index, Visit visit) const {
     fetch_ahead<kBits>(panel, index);
     const uint8_t* block = panel + (index >> 1) * kBits * kRowBytes;
-    for_quads([&](auto q) __attribute__((always_inline)) {
+    for_quads([&](auto q) MF_ALWAYS_INLINE {
       const auto codes = stored_codes<Isa, kBits, q>(block, index & 1);
       typename Isa::Ints even{};
-      for_quads([&](auto j) __attribute__((always_inline)) {
+      for_quads([&](auto j) MF_ALWAYS_INLINE {
         typename Isa::Ints word = this->template word<q, j>(block, index & 1, codes);
         if constexpr (Carrier::kPerStep == 2) {
           if (has_zero_point) word = Isa::sub_int(word, Isa::to_int(zero_point));
@@ -126,6 +126,10 @@ struct PackedWords {
   }
 };
 
+// A source of digits may have a second one, `lower`, worth less by a constant, for the half blocks where `needed` says so.
+template <class Source>
+concept HasLower = requires(Source source) { source.lower; };
+
 template <class Carrier>
 struct DecodedWords {
   const uint8_t* digits;
@@ -138,8 +142,14 @@ struct DecodedWords {
   }
 };
 
+template <class Carrier>
+struct DecodedTwice : DecodedWords<Carrier> {
+  DecodedWords<Carrier> lower;
+  const uint8_t* needed;
+};
+
 template <class Isa, class Carrier, int kRows, class Source>
-void word_rows_of_panel(const LinearArgs& a, const Panel& panel, Source source, int64_t m) {
+void word_tile(const LinearArgs& a, const Panel& panel, Source source, int64_t m) {
   using Floats = typename Isa::Floats;
   const Plan& p = *a.plan;
   const typename Carrier::Activation* x[kRows];
@@ -157,14 +167,24 @@ void word_rows_of_panel(const LinearArgs& a, const Panel& panel, Source source, 
     typename Carrier::Sum sums[kRows];
     MF_UNROLL for (int r = 0; r < kRows; ++r) sums[r] = Carrier::zero();
     source.set_group(p, panel, f / w_per_scale);
-    for (int64_t h = f * halves; h < (f + 1) * halves;) {
-      for (const int64_t end = std::min(h + kStretch, (f + 1) * halves); h < end; ++h) {
-        source.half(h, [&](int64_t step, typename Carrier::Digits w) __attribute__((always_inline)) {
-          MF_UNROLL for (int r = 0; r < kRows; ++r)
-            sums[r] = Carrier::multiply_add(sums[r], w, x[r] + step * Carrier::kPerStep);
-        });
-      }
+    const auto add = [&](int64_t step, typename Carrier::Digits w) MF_ALWAYS_INLINE {
+      MF_UNROLL for (int r = 0; r < kRows; ++r)
+        sums[r] = Carrier::multiply_add(sums[r], w, x[r] + step * Carrier::kPerStep);
+    };
+    const auto settle_at = [&](int64_t h) MF_ALWAYS_INLINE {
+      if ((h + 1 - f * halves) % kStretch) return;
       MF_UNROLL for (int r = 0; r < kRows; ++r) Carrier::settle(sums[r]);
+    };
+    for (int64_t h = f * halves; h < (f + 1) * halves; ++h) {
+      source.half(h, add);
+      settle_at(h);
+    }
+    if constexpr (HasLower<Source>) {
+      MF_UNROLL for (int r = 0; r < kRows; ++r) Carrier::next_window(sums[r]);
+      for (int64_t h = f * halves; h < (f + 1) * halves; ++h) {
+        if (source.needed[h]) source.lower.half(h, add);
+        settle_at(h);
+      }
     }
     const Floats w_scale = load_scales<Isa>(p.weight, panel.scales, f / w_per_scale);
     for (int r = 0; r < kRows; ++r) {
@@ -174,6 +194,37 @@ void word_rows_of_panel(const LinearArgs& a, const Panel& panel, Source source, 
     }
   }
   for (int r = 0; r < kRows; ++r) finish<Isa>(a, panel, m + r, y[r]);
+}
+
+// One row, float contract, weights of up to 16 values, on an Isa::QuadTable.
+template <class Isa, int kBits>
+void float_row_by_quads(const LinearArgs& a, const Panel& panel, const typename Isa::QuadTable& table, int64_t m) {
+  const Plan& p = *a.plan;
+  const float* x = static_cast<const float*>(a.x.digits) + m * p.k_padded;
+  const int64_t halves = p.fold_padded / 16;
+  const int64_t per_scale = p.weight.granularity == kGroup ? p.weight.group_size / p.fold : p.folds;
+  auto y = Isa::splat(0.0f);
+  for (int64_t f = 0; f < p.folds; ++f) {
+    auto sums = Isa::zero_quads();
+    for (int64_t h = f * halves; h < (f + 1) * halves; ++h) {
+      fetch_ahead<kBits>(panel.codes, h);
+      for_quads([&](auto q) MF_ALWAYS_INLINE {
+        const auto codes = stored_codes<Isa, kBits, q>(panel.codes + (h >> 1) * kBits * kRowBytes, h & 1);
+        Isa::add_quad(sums, table, codes, x + 16 * h + 4 * q);
+      });
+    }
+    y = Isa::add(y, Isa::mul(Isa::total(sums), load_scales<Isa>(p.weight, panel.scales, f / per_scale)));
+  }
+  finish<Isa>(a, panel, m, y);
+}
+
+// All rows from m on, in tiles of kRows and what is left in smaller ones.
+template <class Isa, class Carrier, int kRows, class Source>
+void word_tiles(const LinearArgs& a, const Panel& panel, const Source& source, int64_t m) {
+  if constexpr (kRows > 0) {
+    for (; m + kRows <= a.m; m += kRows) word_tile<Isa, Carrier, kRows>(a, panel, source, m);
+    word_tiles<Isa, Carrier, kRows == 6 ? 4 : kRows / 2>(a, panel, source, m);
+  }
 }
 
 template <class Carrier>
@@ -190,29 +241,39 @@ MF_INLINE void linear_panels(const LinearArgs& a, int64_t begin, int64_t end, So
   const Plan& p = *a.plan;
   const Layout l = layout_of(p);
   const bool fused = a.choice.decode == Decode::kRegisters;
-  Scratch decoded(fused ? 0 : p.k_padded / Carrier::kPerStep * Carrier::kBytes);
+  using Source = decltype(source_of(std::declval<const Panel&>()));
+  const int64_t decoded_bytes = p.k_padded / Carrier::kPerStep * Carrier::kBytes;
+  Scratch decoded(fused ? 0 : decoded_bytes * (HasLower<Source> ? 2 : 1));
   const int64_t halves = p.fold_padded / 16;
   const int64_t per_scale = p.weight.granularity == kGroup ? p.weight.group_size / p.fold : p.folds;
   for (int64_t i = begin; i < end; ++i) {
     const Panel panel(p, l, a.weight, i);
     auto source = source_of(panel);
     if (fused) {
-      for (int64_t m = 0; m < a.m; ++m) word_rows_of_panel<Isa, Carrier, 1>(a, panel, source, m);
+      word_tiles<Isa, Carrier, 1>(a, panel, source, 0);
       continue;
     }
     for (int64_t f = 0; f < p.folds; ++f) {
       source.set_group(p, panel, f / per_scale);
       for (int64_t h = f * halves; h < (f + 1) * halves; ++h) {
-        source.half(h, [&](int64_t step, typename Carrier::Digits w) __attribute__((always_inline)) {
+        source.half(h, [&](int64_t step, typename Carrier::Digits w) MF_ALWAYS_INLINE {
           Carrier::store(decoded.data + step * Carrier::kBytes, w);
         });
+        if constexpr (HasLower<Source>) {
+          if (!source.needed[h]) continue;
+          source.lower.half(h, [&](int64_t step, typename Carrier::Digits w) MF_ALWAYS_INLINE {
+            Carrier::store(decoded.data + decoded_bytes + step * Carrier::kBytes, w);
+          });
+        }
       }
     }
-    const DecodedWords<Carrier> rows{decoded.data};
-    int64_t m = 0;
-    for (; m + Carrier::kRows <= a.m; m += Carrier::kRows)
-      word_rows_of_panel<Isa, Carrier, Carrier::kRows>(a, panel, rows, m);
-    for (; m < a.m; ++m) word_rows_of_panel<Isa, Carrier, 1>(a, panel, rows, m);
+    const DecodedWords<Carrier> words{decoded.data};
+    if constexpr (HasLower<Source>) {
+      word_tiles<Isa, Carrier, Carrier::kRows>(
+          a, panel, DecodedTwice<Carrier>{words, {decoded.data + decoded_bytes}, source.needed}, 0);
+    } else {
+      word_tiles<Isa, Carrier, Carrier::kRows>(a, panel, words, 0);
+    }
   }
 }
 
@@ -220,6 +281,17 @@ template <class Isa, class Carrier, int kBits>
 void linear_words_panels(const LinearArgs& a, int64_t begin, int64_t end) {
   int32_t words[256] = {};
   word_table<Carrier>(a.plan->weight, words);
+  if constexpr (std::is_same_v<Carrier, FloatDigits<Isa>> && kBits <= 4 && Isa::kLooksUpQuads) {
+    if (a.choice.decode == Decode::kRegisters && !a.plan->weight.has_zero_point) {
+      const Layout l = layout_of(*a.plan);
+      const typename Isa::QuadTable table(words);
+      for (int64_t i = begin; i < end; ++i) {
+        const Panel panel(*a.plan, l, a.weight, i);
+        for (int64_t m = 0; m < a.m; ++m) float_row_by_quads<Isa, kBits>(a, panel, table, m);
+      }
+      return;
+    }
+  }
   linear_panels<Isa, Carrier>(a, begin, end, [&](const Panel& panel) {
     return PackedWords<Isa, Carrier, kBits>(panel.codes, words, a.plan->weight.has_zero_point);
   });
@@ -255,7 +327,7 @@ void weights_as_float_bits(const Plan& p, const uint8_t* weight, float* out, int
       source.set_group(p, panel, f / per_scale);
       const auto scale = Isa::mul(load_scales<Isa>(p.weight, panel.scales, f / per_scale), tensor_scale);
       for (int64_t h = f * halves; h < (f + 1) * halves; ++h) {
-        source.half(h, [&](int64_t step, typename Isa::Floats w) __attribute__((always_inline)) {
+        source.half(h, [&](int64_t step, typename Isa::Floats w) MF_ALWAYS_INLINE {
           const int64_t within = step - f * p.fold_padded;
           if (within >= p.fold) return;
           float* at = out + (f * p.fold + within) * stride + (i - begin) * kPanel;

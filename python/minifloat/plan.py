@@ -60,13 +60,14 @@ class Plan:
 
     @property
     def int16_pair(self) -> bool:
-        """float64 carrier: whether integers do as well: weights are signed minifloats with up to 4 exponent bits.
+        """float64 carrier: whether integers do as well: weights are signed minifloats with up to 5 exponent bits.
 
-        A weight is then low + high * 2**7 with two int16 digits of at most 15 * 2**7, and activations fit 8 bits.
+        A weight is then low + high * 2**8 with two int16 digits of at most 15 * 2**7 (5 exponent bits: so in each of two
+        windows of 16 exponents), and activations fit 8 bits.
         """
         f = self.weight.format
         small = max(map(abs, self.activation_range)) <= 128
-        return small and f.kind == "float" and f.signed and f.exponent_bits <= 4 and 0 < f.mantissa_bits <= 3
+        return small and f.kind == "float" and f.signed and f.exponent_bits <= 5 and 0 < f.mantissa_bits <= 3
 
     @property
     def _weight_span(self) -> int:

@@ -163,7 +163,7 @@ def plan_record(
         record["activation"] = _operand(activation)
         record["unit"] = plan.unit
         carrier = plan.carrier(fold)
-        if carrier == "float64" and plan.int16_pair:
+        if carrier == "float64" and plan.int16_pair and record["weight"]["encode_kind"] == BY_MINIFLOAT:
             carrier = "int16_pair"
         record["carrier"] = CARRIERS[carrier]
         record["offset"], record["depth"], record["signed_depth"] = plan.offset, plan.int16_depth, plan.signed_depth
