@@ -62,7 +62,7 @@ class Plan:
     def int16_pair(self) -> bool:
         """float64 carrier: whether integers do as well: weights are signed minifloats with up to 5 exponent bits.
 
-        A weight is then low + high * 2**8 with two int16 digits of at most 15 * 2**7 (5 exponent bits: so in each of two
+        A weight is then low + high * 2**8 with two int16 digits of at most 15 * 2**7 (5 exponent bits: in each of two
         windows of 16 exponents), and activations fit 8 bits.
         """
         f = self.weight.format
