@@ -14,6 +14,7 @@ namespace {
 
 constexpr int64_t kMultipliesPerTask = 1 << 17;  // below that a second thread costs more than it saves
 constexpr int64_t kScratchFloats = 1 << 21;      // 8 MiB of decoded weights at a time
+constexpr int64_t kPassBytes = 1 << 21;          // activations that stay in a core's caches while all panels pass by
 
 int64_t digit_bytes(const Plan& p) {
   switch (p.carrier) {
@@ -23,6 +24,23 @@ int64_t digit_bytes(const Plan& p) {
     case kFloat: return 4;
     default: return 8;
   }
+}
+
+// Rows [first, first + count) of the call.
+LinearArgs rows_of(const LinearArgs& a, int64_t first, int64_t count) {
+  const Plan& p = *a.plan;
+  LinearArgs part = a;
+  part.m = count;
+  part.x.digits = static_cast<uint8_t*>(a.x.digits) + first * p.k_padded * digit_bytes(p);
+  if (a.x.sums) part.x.sums = a.x.sums + first * p.folds;
+  if (a.x.scales) part.x.scales = a.x.scales + first * activation_groups(p);
+  part.y = a.y + first * p.n;
+  return part;
+}
+
+// A multiple of every tile's height, and enough for a panel to be worth decoding.
+int64_t rows_per_pass(const Plan& p) {
+  return std::max<int64_t>(96, kPassBytes / std::max<int64_t>(1, p.k_padded * digit_bytes(p)) / 24 * 24);
 }
 
 template <class T>
@@ -121,8 +139,11 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
     if (p.carrier != kFloat) check_finite(p, rows, scales);
   }
   const LinearArgs args{&p, choice, weight.const_data_ptr<uint8_t>(), activations, m, bias_data, y.data_ptr<float>()};
-  at::parallel_for(0, ceil_div(p.n, kPanel), grain(m * p.k * kPanel),
-                   [&](int64_t begin, int64_t end) { kernels.linear(args, begin, end); });
+  const int64_t pass = rows_per_pass(p);
+  at::parallel_for(0, ceil_div(p.n, kPanel), grain(m * p.k * kPanel), [&](int64_t begin, int64_t end) {
+    for (int64_t first = 0; first < m; first += pass)
+      kernels.linear(rows_of(args, first, std::min(pass, m - first)), begin, end);
+  });
   return y.to(x.scalar_type()).reshape(shape);
 }
 

@@ -5,6 +5,7 @@
 namespace minifloat {
 namespace {
 
+constexpr int64_t kRowsForGemm = 32;
 constexpr const char* kDecodes[] = {"registers", "panel", "gemm"};
 
 struct Forced {
@@ -25,9 +26,15 @@ const char* method_name(const Plan& p, const Traits& traits, Decode decode) {
   return quickest;
 }
 
+// torch's matrix product is MKL's, whose quickest code runs on Intel's CPUs only. There ours was not measured.
+bool quick_gemm() {
+  static const bool intel = __builtin_cpu_is("intel");
+  return intel;
+}
+
 Decode decode(const Plan& p, int64_t m, const Traits& traits) {
-  if (p.carrier == kFloat && (forced.decode == kDecodes[2] || (forced.decode.empty() && m >= traits.gemm_rows)))
-    return Decode::kGemm;
+  const bool gemm = m >= kRowsForGemm && (quick_gemm() || !traits.quick_float);
+  if (p.carrier == kFloat && (forced.decode == kDecodes[2] || (forced.decode.empty() && gemm))) return Decode::kGemm;
   const bool selects = !traits.has_dot && p.weight.bits >= 5 && p.weight.bits <= 7;
   const int most = p.carrier != kInt8                     ? traits.most_register_words
                    : selects && digits_by_table(p) ? traits.most_select_rows

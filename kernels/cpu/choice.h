@@ -24,7 +24,7 @@ struct Traits {
   int most_register_rows;    // carrier kInt8, Decode::kRegisters up to here
   int most_select_rows;      // the same where a digit is selected from several tables, which takes registers
   int most_register_words;   // other carriers
-  int gemm_rows;             // carrier kFloat, Decode::kGemm from here on
+  bool quick_float;          // carrier kFloat: as quick as a matrix product of torch's that is not tuned for the CPU
 };
 
 struct Choice {
