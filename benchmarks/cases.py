@@ -18,6 +18,7 @@ QUICK_FORMATS = [
     *("int2-row", "int3-row", "e1m1-row", "int4-row", "int4-g128", "e2m1-row", "mxfp4", "int5-row", "e2m2-row"),
     *("int6-row", "e2m3-row", "e3m2-row", "int8-row", "e3m4-row", "e4m3fn-row", "e5m2-row"),
     *("nf4:", "int2-row:int2-row"),
+    "int8-row:int7-row",  # what torch's fbgemm rounds activations to
 ]
 # (shape, batches): the large layer at every batch size but the largest, and the two small layers at M = 1.
 QUICK_CELLS = [((4096, 4096), [1, 4, 16, 64, 256]), ((1536, 384), [1]), ((576, 1536), [1])]

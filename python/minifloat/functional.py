@@ -17,7 +17,7 @@ def linear(x, q: QTensor, bias=None, activation: str | QuantSpec | None = None, 
     """y = x @ w.T + bias, with w quantized, and x too if `activation` says how.
 
     Args:
-        x: (..., K), float32, bfloat16 or float16.
+        x: (..., K), float32, bfloat16 or float16; with activation=None on CUDA also float8_e4m3fn or float8_e5m2.
         q: the weight, (N, K).
         bias: (N,) or None; added in float32.
         activation: spec that x is quantized with on the fly (exact contract: the same bits on every backend), or None
@@ -25,8 +25,8 @@ def linear(x, q: QTensor, bias=None, activation: str | QuantSpec | None = None, 
         backend: one of mf.backends(), or None for the one of x's device: "cpu"; "cuda", or "triton" where no CUDA
             kernels were built. "reference" is the emulator.
     Returns:
-        (..., N), x's dtype. Gradients flow to x and bias, and torch.compile(fullgraph=True) takes the call with q as a
-        constant of the graph, both except on the reference backend.
+        (..., N), x's dtype, bfloat16 for float8 x. Gradients flow to x and bias, and torch.compile(fullgraph=True)
+            takes the call with q as a constant of the graph, both except on the reference backend.
     Raises:
         ValueError: shapes, dtypes or devices do not fit, x is not finite and the activation format has no NaN, or the
             backend is not available.

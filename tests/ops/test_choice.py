@@ -111,12 +111,12 @@ def test_long_sums_of_the_largest_products(isa, weight):
             assert torch.equal(mf.linear(x, q, activation="int8-row"), mf.emulator.linear(x, q, None, "int8-row"))
 
 
-@pytest.mark.parametrize(("weight", "activation"), [("e2m1-g32", "int8-row"), ("e2m1-g32", "mxint8"), ("nf4-g32", None)])
-def test_many_rows_go_in_passes(isa, weight, activation):
+@pytest.mark.parametrize("activation", ["int8-row", "mxint8", None])
+def test_many_rows_go_in_passes(isa, activation):
     """More rows than one pass takes, each the same as alone."""
     rows = 2**21 // (16384 * (1 if activation else 4)) + 70
     generator = torch.Generator().manual_seed(6)
-    q = mf.quantize(torch.randn(5, 16384, generator=generator), weight)
+    q = mf.quantize(torch.randn(5, 16384, generator=generator), "int4-g32")
     x = torch.randn(rows, 16384, generator=generator)
     with mf.ops.forced_choice("", "panel"):
         y, alone = mf.linear(x, q, activation=activation), [mf.linear(row[None], q, activation=activation) for row in x]

@@ -138,3 +138,14 @@ def test_shapes_on_a_gpu_that_is_not_here(name, dtype):
         grad = getattr(torch.ops.minifloat, f"{name}_backward")(y, there, mode.from_tensor(plan), 64)
     assert (y.shape, y.dtype, y.device.type) == ((5, 3, 8), dtype, "cuda")
     assert (grad.shape, grad.dtype, grad.device.type) == ((5, 3, 64), dtype, "cuda")
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_float8_gives_bfloat16(dtype):
+    weight, plan = mf.ops.prepare(made(), None)
+    with FakeTensorMode() as mode:
+        x, there = (
+            torch.empty(5, 64, dtype=dtype, device="cuda"),
+            torch.empty(weight.shape, dtype=torch.uint8, device="cuda"),
+        )
+        assert torch.ops.minifloat.linear(x, there, mode.from_tensor(plan), None, 8).dtype == torch.bfloat16
