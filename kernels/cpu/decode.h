@@ -14,6 +14,9 @@ namespace {
 #define MF_INLINE inline MF_ALWAYS_INLINE
 #define MF_UNROLL _Pragma("GCC unroll 16")  // arrays of vectors become registers only where every index is a constant
 
+// How far ahead a tile that decodes its weights fetches them: with 4 rows the prefetcher alone left half the time to waiting.
+constexpr int64_t kAheadBytes = 8192;
+
 // The stored codes of quad 4 * half + Q of a block: byte j of lane o is output o, k = 16 * half + 4 * Q + j.
 template <class Isa, int kBits, int kQuad>
 MF_INLINE typename Isa::Bytes stored_codes(const uint8_t* block, int half) {

@@ -83,9 +83,6 @@ MF_INLINE void add_span(const Source& source, int64_t half, const int8_t* const*
   }
 }
 
-// How far ahead a tile that decodes its weights fetches them: with 4 rows the prefetcher alone left half the time to waiting.
-constexpr int64_t kAheadBytes = 8192;
-
 // What all tiles of a call share.
 struct TileCall {
   const LinearArgs* args;
@@ -170,9 +167,10 @@ void tile(const TileCall& call, const Panel& panel, const Source& source, int64_
         ahead.at += ahead.step;
       }
     } else {
-      for (int64_t h = f * halves; h < (f + 1) * halves; ++h)
+      for (int64_t h = f * halves; h < (f + 1) * halves; ++h) {
         add_span<Isa, kMethod, kRows, 4, kChains>(source, h, x, windows, a.m, sums);
         if constexpr (kMethod.kind == Method::kModular) windows += 4 / kMethod.depth * a.m;
+      }
     }
     const int64_t w_group = f / w_per_scale;
     const auto w_scale = Isa::load_floats(call.scales.data() + w_group * kPanel);

@@ -70,10 +70,9 @@ struct ShortDigits {
 // Half blocks that int32 sums of a carrier are sure to hold; what is in them is then settled.
 constexpr int64_t kStretch = 512;
 
-constexpr int64_t kWordsAheadBytes = 8192;
 template <int kBits>
 MF_INLINE void fetch_ahead(const uint8_t* panel, int64_t half) {
-  const uint8_t* at = panel + half * kBits * kRowBytes / 2 + kWordsAheadBytes;
+  const uint8_t* at = panel + half * kBits * kRowBytes / 2 + kAheadBytes;
   for (int b = 0; b < kBits * kRowBytes / 2; b += kRowBytes) __builtin_prefetch(at + b, 0, 2);
 }
 
