@@ -46,6 +46,8 @@ def _operands(q: QTensor, activation, backend, device: torch.device) -> tuple[bo
     Everything that is found out in Python is found here, so that torch.compile takes it as constants of the graph,
     guarded by the identity of q, and traces nothing but the op.
     """
+    if not isinstance(activation, str | QuantSpec | None):
+        QuantSpec.parse(activation)  # says what it should be; some other types have no hash for the key
     key = activation, backend, device
     if key not in q._prepared:
         q._prepared[key] = _prepare(q, activation, backend, device)

@@ -120,6 +120,12 @@ def test_export():
     assert torch.equal(program.module()(x), layer(x))
 
 
+@pytest.mark.parametrize("activation", [["int8-row"], 8, {}])
+def test_activations_that_are_no_spec(activation):
+    with pytest.raises(ValueError, match="a quantization spec is a string such as"):
+        mf.linear(torch.randn(2, 64), made(), activation=activation)
+
+
 def test_errors_come_through():
     q, x = made(), torch.randn(2, 64)
     compiled = torch.compile(lambda x: mf.linear(x, q, None, "int8-row-mse"), fullgraph=True, backend="eager")
