@@ -39,7 +39,6 @@ def linear(x, q: QTensor, bias=None, activation: str | QuantSpec | None = None, 
     return torch.ops.minifloat.linear.default(x, weight, plan, bias, q.shape[0])
 
 
-@torch.compiler.assume_constant_result
 def _operands(q: QTensor, activation, backend, device: torch.device) -> tuple[bool, torch.Tensor, torch.Tensor]:
     """Whether Triton's op is meant, and the weight and the plan that the op takes, kept for the next call.
 
@@ -52,6 +51,10 @@ def _operands(q: QTensor, activation, backend, device: torch.device) -> tuple[bo
     if key not in q._prepared:
         q._prepared[key] = _prepare(q, activation, backend, device)
     return q._prepared[key]
+
+
+# What torch.compiler.assume_constant_result sets; calling it would import Dynamo, and Triton with it.
+_operands._dynamo_marked_constant = True
 
 
 def _prepare(q: QTensor, activation, backend, device: torch.device) -> tuple[bool, torch.Tensor, torch.Tensor]:
