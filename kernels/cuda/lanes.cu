@@ -122,16 +122,7 @@ cudaError_t start(const LinearParams& p, cudaStream_t stream) {
 }  // namespace
 
 cudaError_t linear_lanes_float32(const LinearParams& p, int bits, cudaStream_t stream) {
-  switch (bits) {
-    case 1: return start<1>(p, stream);
-    case 2: return start<2>(p, stream);
-    case 3: return start<3>(p, stream);
-    case 4: return start<4>(p, stream);
-    case 5: return start<5>(p, stream);
-    case 6: return start<6>(p, stream);
-    case 7: return start<7>(p, stream);
-    default: return start<8>(p, stream);
-  }
+  return for_bits(bits, [&](auto b) { return start<b>(p, stream); });
 }
 
 }  // namespace minifloat::cuda

@@ -1,6 +1,8 @@
 // Starting a kernel: grid, threads, dynamic shared memory, stream, and one struct by value.
 #pragma once
 
+#include <type_traits>
+
 #include "ptx.cuh"
 
 namespace minifloat::cuda {
@@ -22,6 +24,21 @@ cudaError_t launch(void (*kernel)(Params), dim3 grid, int threads, size_t shared
   kernel<<<grid, threads, shared_bytes, stream>>>(params);
   return cudaGetLastError();
 #endif
+}
+
+// start(the width of the weights' codes as a constant)
+template <class Start>
+cudaError_t for_bits(int bits, Start start) {
+  switch (bits) {
+    case 1: return start(std::integral_constant<int, 1>());
+    case 2: return start(std::integral_constant<int, 2>());
+    case 3: return start(std::integral_constant<int, 3>());
+    case 4: return start(std::integral_constant<int, 4>());
+    case 5: return start(std::integral_constant<int, 5>());
+    case 6: return start(std::integral_constant<int, 6>());
+    case 7: return start(std::integral_constant<int, 7>());
+    default: return start(std::integral_constant<int, 8>());
+  }
 }
 
 }  // namespace minifloat::cuda

@@ -207,16 +207,7 @@ cudaError_t launch_narrow(const LinearParams& p, cudaStream_t stream) {
 
 template <int kMath>
 cudaError_t launch_narrow(const LinearParams& p, int bits, cudaStream_t stream) {
-  switch (bits) {
-    case 1: return launch_narrow<kMath, 1>(p, stream);
-    case 2: return launch_narrow<kMath, 2>(p, stream);
-    case 3: return launch_narrow<kMath, 3>(p, stream);
-    case 4: return launch_narrow<kMath, 4>(p, stream);
-    case 5: return launch_narrow<kMath, 5>(p, stream);
-    case 6: return launch_narrow<kMath, 6>(p, stream);
-    case 7: return launch_narrow<kMath, 7>(p, stream);
-    default: return launch_narrow<kMath, 8>(p, stream);
-  }
+  return for_bits(bits, [&](auto b) { return launch_narrow<kMath, b>(p, stream); });
 }
 
 }  // namespace minifloat::cuda

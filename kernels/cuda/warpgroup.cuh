@@ -270,16 +270,7 @@ cudaError_t launch_warpgroup(const LinearParams& p, cudaStream_t stream) {
 
 template <int kMath>
 cudaError_t launch_warpgroup(const LinearParams& p, int bits, cudaStream_t stream) {
-  switch (bits) {
-    case 1: return launch_warpgroup<kMath, 1>(p, stream);
-    case 2: return launch_warpgroup<kMath, 2>(p, stream);
-    case 3: return launch_warpgroup<kMath, 3>(p, stream);
-    case 4: return launch_warpgroup<kMath, 4>(p, stream);
-    case 5: return launch_warpgroup<kMath, 5>(p, stream);
-    case 6: return launch_warpgroup<kMath, 6>(p, stream);
-    case 7: return launch_warpgroup<kMath, 7>(p, stream);
-    default: return launch_warpgroup<kMath, 8>(p, stream);
-  }
+  return for_bits(bits, [&](auto b) { return launch_warpgroup<kMath, b>(p, stream); });
 }
 
 }  // namespace minifloat::cuda

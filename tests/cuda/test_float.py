@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import minifloat as mf
+from checks import assert_within_float_bound
 
 WEIGHTS = (
     *("binary-row", "ternary-g16", "int1-row", "int2-g32", "int3-row", "int4-g32", "uint4-g32-zp", "int5-row"),
@@ -26,14 +27,7 @@ def check(shim, q, x, bias):
     y, route, math = shim.linear(x, *prepared, bias)
     if y is None:
         return route, math
-    exact = x.double().numpy() @ mf.emulator.dequantize(q).T
-    bound = mf.emulator.float_bound(x, q, bias)
-    if bias is not None:
-        exact = exact + bias.double().numpy()
-    if x.dtype != torch.float32:  # one more rounding, to the output type
-        bound = bound + torch.finfo(x.dtype).eps / 2 * (np.abs(exact) + bound)
-    assert y.dtype == x.dtype
-    assert (np.abs(y.double().numpy() - exact) <= bound).all()
+    assert_within_float_bound(y, q, x, bias)
     return route, math
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import minifloat as mf
+from checks import assert_within_float_bound
 
 EXACT = (
     *(
@@ -47,10 +48,7 @@ def exact(shim, same_bits, q, x, bias, activation, multiprocessors=132):
 def within_the_bound(shim, q, x, bias, multiprocessors=132):
     y, route, _ = shim.linear(x, *shim.prepare(q, None), bias, 90, multiprocessors)
     assert route == "warpgroup"
-    want = x.double().numpy() @ mf.emulator.dequantize(q).T + bias.double().numpy()
-    bound = mf.emulator.float_bound(x, q, bias)
-    bound = bound + torch.finfo(x.dtype).eps / 2 * (np.abs(want) + bound)
-    assert (np.abs(y.double().numpy() - want) <= bound).all()
+    assert_within_float_bound(y, q, x, bias)
 
 
 @pytest.mark.parametrize("weight", EXACT)

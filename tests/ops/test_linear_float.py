@@ -1,10 +1,10 @@
 """The float contract: within the bound of docs/numerics.md, for any weight format."""
 
-import numpy as np
 import pytest
 import torch
 
 import minifloat as mf
+from checks import assert_within_float_bound
 
 WEIGHTS = (
     *(
@@ -25,15 +25,7 @@ SHAPES = ((1, 17, 64), (2, 33, 192), (5, 16, 320), (31, 7, 64), (40, 50, 128), (
 
 
 def check(x, q, bias):
-    y = mf.linear(x, q, bias)
-    assert y.dtype == x.dtype
-    exact = x.double().numpy() @ mf.emulator.dequantize(q).T
-    bound = mf.emulator.float_bound(x, q, bias)
-    if bias is not None:
-        exact = exact + bias.double().numpy()
-    if x.dtype != torch.float32:  # one more rounding, to the output type
-        bound = bound + torch.finfo(x.dtype).eps / 2 * (np.abs(exact) + bound)
-    assert (np.abs(y.double().numpy() - exact) <= bound).all()
+    assert_within_float_bound(mf.linear(x, q, bias), q, x, bias)
 
 
 @pytest.mark.parametrize("weight", WEIGHTS)

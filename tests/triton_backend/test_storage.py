@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import minifloat as mf
+from checks import any_codes
 from minifloat.ops import triton
 from minifloat.ops.records import operand_record
 from triton_backend.device import DEVICE, to_device
@@ -102,11 +103,7 @@ def test_layout_round_trip(spec):
     """Any code, specials aside, survives the kernels' layout: minus zero and unused codes too."""
     spec = mf.QuantSpec.parse(spec)
     for n in (1, 37):
-        q = mf.quantize(torch.randn(n, 192), spec)
-        numbers = torch.from_numpy(np.flatnonzero(spec.format.is_number).astype(np.uint8))
-        codes = numbers[torch.randint(0, len(numbers), (n, 192))]
-        packed = torch.ops.minifloat.pack(codes, spec.format.bits)
-        q = mf.QTensor(spec, q.shape, packed, q.scale_data, q.zero_points, q.tensor_scale)
+        q = any_codes(spec, (n, 192))
         got = triton.restore_weight(*triton.prepare(to_device(q), mf.QuantSpec.parse("int8-row")))
         want = torch.ops.minifloat.restore_weight(*mf.ops.prepare(q, None))
         assert all(torch.equal(a.cpu(), b) for a, b in zip(got, want, strict=True))

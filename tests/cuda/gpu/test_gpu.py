@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import minifloat as mf
+from checks import assert_within_float_bound
 from minifloat.nn.prepared import on_device
 from minifloat.ops import cuda
 
@@ -41,12 +42,7 @@ def check_exact(q, x, bias, activation):
 
 
 def check_float(q, x, bias):
-    y = on_gpu(q, x, bias, None)
-    exact = x.double().numpy() @ mf.emulator.dequantize(q).T + bias.double().numpy()
-    bound = mf.emulator.float_bound(x, q, bias)
-    if x.dtype != torch.float32:
-        bound = bound + torch.finfo(x.dtype).eps / 2 * (np.abs(exact) + bound)
-    assert (np.abs(y.double().numpy() - exact) <= bound).all()
+    assert_within_float_bound(on_gpu(q, x, bias, None), q, x, bias)
 
 
 @pytest.mark.parametrize("weight", EXACT)
