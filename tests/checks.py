@@ -19,7 +19,7 @@ def assert_within_float_bound(y, q, x, bias):
 
 
 def any_codes(spec, shape):
-    """A weight (N, K) with random codes, specials aside: minus zero and unused codes too, which quantizing seldom makes."""
+    """A weight (N, K) of random codes, specials aside: minus zero and unused codes too, unlike quantized numbers."""
     q = mf.quantize(torch.randn(shape), spec)
     numbers = torch.from_numpy(np.flatnonzero(spec.format.is_number).astype(np.uint8))
     packed = torch.ops.minifloat.pack(numbers[torch.randint(0, len(numbers), shape)], spec.format.bits)
