@@ -89,19 +89,16 @@ struct DecodedDigits {
   }
 };
 
-// Calls body(0), body(1) ... in order, each with the number as a constant.
-template <int kCount = 4, class Body>
-MF_INLINE void for_quads(Body body) {
-  body(std::integral_constant<int, 0>());
-  body(std::integral_constant<int, 1>());
-  body(std::integral_constant<int, 2>());
-  body(std::integral_constant<int, 3>());
-  if constexpr (kCount == 8) {
-    body(std::integral_constant<int, 4>());
-    body(std::integral_constant<int, 5>());
-    body(std::integral_constant<int, 6>());
-    body(std::integral_constant<int, 7>());
-  }
+// Calls body(0, 1, ... kCount - 1), the numbers as constants; for_count: body(0), body(1) ... in order.
+template <int kCount, class Body>
+MF_INLINE void for_numbers(Body body) {
+  [&]<int... kNumber>(std::integer_sequence<int, kNumber...>) MF_ALWAYS_INLINE {
+    body(std::integral_constant<int, kNumber>()...);
+  }(std::make_integer_sequence<int, kCount>());
+}
+template <int kCount, class Body>
+MF_INLINE void for_count(Body body) {
+  for_numbers<kCount>([&](auto... number) MF_ALWAYS_INLINE { (body(number), ...); });
 }
 
 // 64-byte aligned scratch memory.

@@ -25,7 +25,7 @@ namespace {
 
 struct AvxVnni : Avx2 {
   static constexpr bool kHasDot = true;
-  static constexpr int kRows = 6;
+  static constexpr int kRows = 6, kStreams = 1;
   static MF_INLINE Ints dot(Ints sum, Bytes w, Bytes x) { return MF_EACH(_mm256_dpbusd_avx_epi32(sum.v[i], w.v[i], x.v[i])); }
 };
 

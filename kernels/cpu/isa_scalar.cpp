@@ -28,7 +28,7 @@ struct Scalar {
   using Doubles = Vector<double, 16>;
   static constexpr bool kHasDot = true, kSelectsTables = false, kLooksUpInRows = false, kLooksUpQuads = false;
   static constexpr int kFusedRows = 0, kSelectRows = 0, kRows = 1;
-  static constexpr int kPairRows = 1, kFloatRows = 1, kDoubleRows = 1;
+  static constexpr int kPairRows = 1, kFloatRows = 1, kDoubleRows = 1, kStreams = 1;
 
   template <class Out, class Function>
   static MF_INLINE Out each(Function function) {

@@ -13,7 +13,7 @@
 namespace minifloat {
 namespace {
 
-// The sums of a tile: in registers, or in memory where the int16 sums take the registers.
+// The sums of a tile: in registers, or in memory where the int16 sums or other panels' sums take the registers.
 template <class Isa, int kCount>
 struct RegisterSums {
   typename Isa::Ints sums[kCount];
@@ -30,55 +30,62 @@ struct MemorySums {
   MF_INLINE void set(int r, typename Isa::Ints v) { Isa::store_ints(at + r * kRowBytes, v); }
 };
 
-// kQuads quads (4: a half block, 8: a block) from half block `half` on, for kRows rows of activations. Few rows leave dot
-// products waiting for each other's sums: then a second chain of sums (rows kRows and up) takes every other product. `windows`
-// are those of `half`, see TileCall.
-template <class Isa, Method kMethod, int kRows, int kQuads, int kChains, class Source, class Sums>
-MF_INLINE void add_span(const Source& source, int64_t half, const int8_t* const* x, const int32_t* windows, int64_t m,
+// kQuads quads (4: a half block, 8: a block) from half block `half` on, of kPanels panels, for kRows rows of activations. Few
+// rows leave dot products waiting for each other's sums: then a second chain of sums (rows kRows and up) takes every other
+// product. `windows` are those of `half`, see TileCall.
+template <class Isa, Method kMethod, int kPanels, int kRows, int kQuads, int kChains, class Source, class Sums>
+MF_INLINE void add_span(const Source* sources, int64_t half, const int8_t* const* x, const int32_t* windows, int64_t m,
                         Sums& sums) {
   using Bytes = typename Isa::Bytes;
   const int8_t* at[kRows];
   MF_UNROLL for (int r = 0; r < kRows; ++r) at[r] = x[r] + 16 * half;
   if constexpr (kMethod.kind == Method::kDot) {
-    for_quads<kQuads>([&](auto q) MF_ALWAYS_INLINE {
-      const Bytes w = source.template quad<q % 4>(half + q / 4);
+    static_assert(kPanels == 1);
+    for_count<kQuads>([&](auto q) MF_ALWAYS_INLINE {
+      const Bytes w = sources->template quad<q % 4>(half + q / 4);
       constexpr int kTo = kChains == 2 && q % 2 ? kRows : 0;
       MF_UNROLL for (int r = 0; r < kRows; ++r)
         sums.set(kTo + r, Isa::dot(sums.get(kTo + r), w, Isa::splat4(at[r] + 4 * q)));
     });
   } else if constexpr (kMethod.kind == Method::kNibbles) {
-    typename Isa::Shorts low[kRows], high[kRows];
-    for_quads<kQuads>([&](auto q) MF_ALWAYS_INLINE {
-      const Bytes w = source.template quad<q % 4>(half + q / 4);
-      const Bytes w_low = Isa::template field<0, 0, 4>(w), w_high = Isa::template field<4, 0, 4>(w);
-      MF_UNROLL for (int r = 0; r < kRows; ++r) {
-        const Bytes a = Isa::splat4(at[r] + 4 * q);
-        low[r] = q % 4 == 0 ? Isa::pair_dot(w_low, a) : Isa::add16(low[r], Isa::pair_dot(w_low, a));
-        high[r] = q % 4 == 0 ? Isa::pair_dot(w_high, a) : Isa::add16(high[r], Isa::pair_dot(w_high, a));
-        if constexpr (q % 4 == 3)
-          sums.set(r, Isa::widen_add(Isa::widen_add(sums.get(r), low[r], 1), high[r], 16));
-      }
+    typename Isa::Shorts low[kPanels * kRows], high[kPanels * kRows];
+    for_count<kQuads>([&](auto q) MF_ALWAYS_INLINE {
+      for_count<kPanels>([&](auto i) MF_ALWAYS_INLINE {
+        const Bytes w = sources[i].template quad<q % 4>(half + q / 4);
+        const Bytes w_low = Isa::template field<0, 0, 4>(w), w_high = Isa::template field<4, 0, 4>(w);
+        MF_UNROLL for (int r = 0; r < kRows; ++r) {
+          const Bytes a = Isa::splat4(at[r] + 4 * q);
+          const int t = i * kRows + r;
+          low[t] = q % 4 == 0 ? Isa::pair_dot(w_low, a) : Isa::add16(low[t], Isa::pair_dot(w_low, a));
+          high[t] = q % 4 == 0 ? Isa::pair_dot(w_high, a) : Isa::add16(high[t], Isa::pair_dot(w_high, a));
+          if constexpr (q % 4 == 3)
+            sums.set(t, Isa::widen_add(Isa::widen_add(sums.get(t), low[t], 1), high[t], 16));
+        }
+      });
     });
   } else {
     constexpr int kDepth = kMethod.depth < kQuads ? kMethod.depth : kQuads;
     static_assert(kMethod.kind != Method::kModular || kDepth == kMethod.depth);
-    typename Isa::Shorts partial[kRows];
-    for_quads<kQuads>([&](auto q) MF_ALWAYS_INLINE {
-      Bytes w = source.template quad<q % 4>(half + q / 4), sign = w;
-      if constexpr (kMethod.kind == Method::kSigned) w = Isa::abs8(w);
-      MF_UNROLL for (int r = 0; r < kRows; ++r) {
-        Bytes a = Isa::splat4(at[r] + 4 * q);
-        if constexpr (kMethod.kind == Method::kSigned) a = Isa::sign8(a, sign);
-        const auto product = Isa::pair_dot(w, a);
-        if constexpr (q % kDepth != 0) {
-          partial[r] = Isa::add16(partial[r], product);
-        } else if constexpr (kMethod.kind == Method::kModular) {
-          partial[r] = Isa::add16(Isa::splat4(reinterpret_cast<const int8_t*>(windows + q / kDepth * m + r)), product);
-        } else {
-          partial[r] = product;
+    typename Isa::Shorts partial[kPanels * kRows];
+    for_count<kQuads>([&](auto q) MF_ALWAYS_INLINE {
+      for_count<kPanels>([&](auto i) MF_ALWAYS_INLINE {
+        Bytes w = sources[i].template quad<q % 4>(half + q / 4), sign = w;
+        if constexpr (kMethod.kind == Method::kSigned) w = Isa::abs8(w);
+        MF_UNROLL for (int r = 0; r < kRows; ++r) {
+          Bytes a = Isa::splat4(at[r] + 4 * q);
+          if constexpr (kMethod.kind == Method::kSigned) a = Isa::sign8(a, sign);
+          const auto product = Isa::pair_dot(w, a);
+          const int t = i * kRows + r;
+          if constexpr (q % kDepth != 0) {
+            partial[t] = Isa::add16(partial[t], product);
+          } else if constexpr (kMethod.kind == Method::kModular) {
+            partial[t] = Isa::add16(Isa::splat4(reinterpret_cast<const int8_t*>(windows + q / kDepth * m + r)), product);
+          } else {
+            partial[t] = product;
+          }
+          if constexpr ((q + 1) % kDepth == 0) sums.set(t, Isa::widen_add(sums.get(t), partial[t], 1));
         }
-        if constexpr ((q + 1) % kDepth == 0) sums.set(r, Isa::widen_add(sums.get(r), partial[r], 1));
-      }
+      });
     });
   }
 }
@@ -89,26 +96,29 @@ struct TileCall {
   std::vector<int32_t> starts;  // (m, folds): offset * sum of the activations; 0 with zero points
   std::vector<int32_t> windows; // kModular, (k_padded / 4 / depth, m): two int16 that pairs of products are added to
   Scratch sums;                 // for MemorySums
-  std::vector<float> scales;    // of the current panel: (groups, 16)
-  float unit;                   // what a sum is still to be multiplied by before its scale
 };
 
-// The panel's scales as floats, times 2**unit where that is exact and the scale is not to be multiplied by another one first.
+// A panel with its scales as floats, times 2**unit where that is exact and no other scale is to be multiplied first.
 template <class Isa>
-void widen_scales(const Plan& p, const Panel& panel, int64_t groups, TileCall& call) {
-  const float unit = std::ldexp(1.0f, p.unit);
-  bool foldable = p.activation.granularity != kGroup;
-  for (int64_t g = 0; g < groups; ++g) {
-    auto scale = load_scales<Isa>(p.weight, panel.scales, g);
-    if (foldable) scale = Isa::mul(scale, Isa::splat(unit));
-    foldable = foldable && Isa::all_normal(scale);
-    Isa::store_floats(call.scales.data() + g * kPanel, scale);
+struct ScaledPanel : Panel {
+  float* scales_as_floats;  // (groups, 16)
+  float unit;               // what a sum is still to be multiplied by before its scale
+
+  ScaledPanel(const Plan& p, const Layout& l, const uint8_t* weight, int64_t index, float* to)
+      : Panel(p, l, weight, index), scales_as_floats(to) {
+    const float factor = std::ldexp(1.0f, p.unit);
+    bool foldable = p.activation.granularity != kGroup;
+    for (int64_t g = 0; g < l.groups; ++g) {
+      auto scale = load_scales<Isa>(p.weight, scales, g);
+      if (foldable) scale = Isa::mul(scale, Isa::splat(factor));
+      foldable = foldable && Isa::all_normal(scale);
+      Isa::store_floats(to + g * kPanel, scale);
+    }
+    unit = foldable ? 1.0f : factor;
+    if (foldable || p.activation.granularity == kGroup) return;
+    for (int64_t g = 0; g < l.groups; ++g) Isa::store_floats(to + g * kPanel, load_scales<Isa>(p.weight, scales, g));
   }
-  call.unit = foldable ? 1.0f : unit;
-  if (foldable || p.activation.granularity == kGroup) return;
-  for (int64_t g = 0; g < groups; ++g)
-    Isa::store_floats(call.scales.data() + g * kPanel, load_scales<Isa>(p.weight, panel.scales, g));
-}
+};
 
 // Whether sums are of weights minus the offset.
 constexpr bool sums_have_offset(Method method) { return method.kind != Method::kSigned && method.kind != Method::kModular; }
@@ -135,93 +145,107 @@ struct Ahead {
   int64_t step;
 };
 
-template <class Isa, Method kMethod, int kRows, class Source>
-void tile(const TileCall& call, const Panel& panel, const Source& source, int64_t m, Ahead ahead) {
+// kRows rows of activations from m on, for kPanels panels that are read side by side.
+template <class Isa, Method kMethod, int kPanels, int kRows, class Source>
+void tile(const TileCall& call, const ScaledPanel<Isa>* panels, const Source* sources, int64_t m, Ahead ahead) {
   const LinearArgs& a = *call.args;
   const Plan& p = *a.plan;
+  constexpr int kChains = kPanels == 1 && kMethod.kind == Method::kDot && kRows <= 2 ? 2 : 1;
+  constexpr bool kInMemory =
+      kMethod.kind == Method::kOffset && kPanels * kRows > 2 && kMethod.depth >= (kPanels > 1 ? 4 : 8);
+  using Sums = std::conditional_t<kInMemory, MemorySums<Isa>, RegisterSums<Isa, kPanels * kRows * kChains>>;
   const int8_t* x[kRows];
-  typename Isa::Floats y[kRows];
-  MF_UNROLL for (int r = 0; r < kRows; ++r) {
-    x[r] = static_cast<const int8_t*>(a.x.digits) + (m + r) * p.k_padded;
-    y[r] = Isa::splat(0.0f);
-  }
-  constexpr int kChains = kMethod.kind == Method::kDot && kRows <= 2 ? 2 : 1;
-  constexpr bool kInMemory = kMethod.depth == 8 && kRows > 2;
-  using Sums = std::conditional_t<kInMemory, MemorySums<Isa>, RegisterSums<Isa, kRows * kChains>>;
+  typename Isa::Floats y[kPanels * kRows];
+  MF_UNROLL for (int r = 0; r < kRows; ++r) x[r] = static_cast<const int8_t*>(a.x.digits) + (m + r) * p.k_padded;
+  MF_UNROLL for (int i = 0; i < kPanels * kRows; ++i) y[i] = Isa::splat(0.0f);
   const int64_t halves = p.fold_padded / 16, a_groups = activation_groups(p);
   const int64_t w_per_scale = p.weight.granularity == kGroup ? p.weight.group_size / p.fold : p.folds;
   const int64_t a_per_scale = p.activation.granularity == kGroup ? p.activation.group_size / p.fold : p.folds;
   const int32_t* starts = call.starts.data() + m * p.folds;
   const int32_t* windows = call.windows.data() + m;
   const int64_t folds = p.folds;
-  const bool plain = call.unit == 1.0f && !p.weight.has_zero_point && p.activation.granularity != kGroup;
+  bool plain = !p.weight.has_zero_point && p.activation.granularity != kGroup;
+  for (int i = 0; i < kPanels; ++i) plain = plain && panels[i].unit == 1.0f;
+  int64_t w_group = 0, w_left = w_per_scale;
   for (int64_t f = 0; f < folds; ++f) {
     Sums sums(call.sums.data);
-    MF_UNROLL for (int r = 0; r < kRows * kChains; ++r)
-      sums.set(r, Isa::splat_int(r < kRows ? starts[r * folds + f] : 0));
+    MF_UNROLL for (int i = 0; i < kPanels * kRows * kChains; ++i) {
+      const bool starts_here = kMethod.kind != Method::kModular && i < kPanels * kRows;
+      sums.set(i, Isa::splat_int(starts_here ? starts[i % kRows * folds + f] : 0));
+    }
     if (halves % 2 == 0) {
       for (int64_t block = f * halves / 2; block < (f + 1) * halves / 2; ++block) {
-        add_span<Isa, kMethod, kRows, 8, kChains>(source, 2 * block, x, windows, a.m, sums);
+        add_span<Isa, kMethod, kPanels, kRows, 8, kChains>(sources, 2 * block, x, windows, a.m, sums);
         if constexpr (kMethod.kind == Method::kModular) windows += 8 / kMethod.depth * a.m;
         for (int64_t b = 0; b < ahead.step; b += kRowBytes) __builtin_prefetch(ahead.at + b, 0, 2);
         ahead.at += ahead.step;
       }
-    } else {
+    } else if constexpr (kMethod.kind != Method::kModular || kMethod.depth <= 4) {
       for (int64_t h = f * halves; h < (f + 1) * halves; ++h) {
-        add_span<Isa, kMethod, kRows, 4, kChains>(source, h, x, windows, a.m, sums);
+        add_span<Isa, kMethod, kPanels, kRows, 4, kChains>(sources, h, x, windows, a.m, sums);
         if constexpr (kMethod.kind == Method::kModular) windows += 4 / kMethod.depth * a.m;
       }
     }
-    const int64_t w_group = f / w_per_scale;
-    const auto w_scale = Isa::load_floats(call.scales.data() + w_group * kPanel);
     MF_UNROLL for (int r = 0; kChains == 2 && r < kRows; ++r) sums.set(r, Isa::add_int(sums.get(r), sums.get(kRows + r)));
-    if (!plain) {
-      auto correction = Isa::splat_int(0);
-      if (p.weight.has_zero_point) {
-        alignas(64) float zero_points[kPanel];
-        zero_point_values(p, panel, w_group, zero_points);
-        const int32_t offset = sums_have_offset(kMethod) ? p.offset : 0;
-        correction = Isa::sub_int(Isa::splat_int(offset), Isa::to_int(Isa::load_floats(zero_points)));
+    if (plain) {
+      MF_UNROLL for (int i = 0; i < kPanels * kRows; ++i) {
+        const auto w_scale = Isa::load_floats(panels[i / kRows].scales_as_floats + w_group * kPanel);
+        y[i] = Isa::add(y[i], Isa::mul(Isa::to_float(sums.get(i)), w_scale));
       }
-      for (int r = 0; r < kRows; ++r) {
-        const auto fix = Isa::mul_int(correction, Isa::splat_int(a.x.sums[(m + r) * p.folds + f]));
-        const auto value = Isa::mul(Isa::to_float(Isa::add_int(sums.get(r), fix)), Isa::splat(call.unit));
-        auto scale = w_scale;
-        if (p.activation.granularity == kGroup)
-          scale = Isa::mul(scale, Isa::splat(a.x.scales[(m + r) * a_groups + f / a_per_scale]));
-        y[r] = Isa::add(y[r], Isa::mul(value, scale));
+    } else {
+      for (int i = 0; i < kPanels; ++i) {
+        auto correction = Isa::splat_int(0);
+        if (p.weight.has_zero_point) {
+          alignas(64) float zero_points[kPanel];
+          zero_point_values(p, panels[i], w_group, zero_points);
+          const int32_t offset = sums_have_offset(kMethod) ? p.offset : 0;
+          correction = Isa::sub_int(Isa::splat_int(offset), Isa::to_int(Isa::load_floats(zero_points)));
+        }
+        const auto w_scale = Isa::load_floats(panels[i].scales_as_floats + w_group * kPanel);
+        for (int r = 0; r < kRows; ++r) {
+          const auto fix = Isa::mul_int(correction, Isa::splat_int(a.x.sums[(m + r) * p.folds + f]));
+          const auto sum = Isa::add_int(sums.get(i * kRows + r), fix);
+          const auto value = Isa::mul(Isa::to_float(sum), Isa::splat(panels[i].unit));
+          auto scale = w_scale;
+          if (p.activation.granularity == kGroup)
+            scale = Isa::mul(scale, Isa::splat(a.x.scales[(m + r) * a_groups + f / a_per_scale]));
+          y[i * kRows + r] = Isa::add(y[i * kRows + r], Isa::mul(value, scale));
+        }
       }
-      continue;
     }
-    MF_UNROLL for (int r = 0; r < kRows; ++r) y[r] = Isa::add(y[r], Isa::mul(Isa::to_float(sums.get(r)), w_scale));
+    if (--w_left == 0) {
+      ++w_group;
+      w_left = w_per_scale;
+    }
   }
-  MF_UNROLL for (int r = 0; r < kRows; ++r) finish<Isa>(a, panel, m + r, y[r]);
+  MF_UNROLL for (int i = 0; i < kPanels * kRows; ++i) finish<Isa>(a, panels[i / kRows], m + i % kRows, y[i]);
 }
 
-// All rows from m on, in tiles of kRows and what is left in smaller ones. The first tiles fetch `next`, the panel to come.
+// All rows from m on, in tiles of kRows and what is left in smaller ones: 4 rows as 2 and 2 where 3 and 1 would take a pass more.
+// The first tiles fetch `next`, the panel to come.
 template <class Isa, Method kMethod, int kRows, class Source>
-void tiles(const TileCall& call, const Panel& panel, const Source& source, int64_t m, const uint8_t* next,
+void tiles(const TileCall& call, const ScaledPanel<Isa>& panel, const Source& source, int64_t m, const uint8_t* next,
            int64_t next_bytes) {
   if constexpr (kRows > 0) {
     const Plan& p = *call.args->plan;
-    const int64_t count = (call.args->m - m) / kRows, blocks = p.k_padded / kBlock;
+    const int64_t left = call.args->m - m, blocks = p.k_padded / kBlock;
+    const int64_t count = kRows == 3 && left % 3 == 1 && left >= 4 ? left / 3 - 1 : left / kRows;
     const int64_t step = count > 0 && blocks > 0 ? ceil_div(ceil_div(next_bytes, count * blocks), kRowBytes) * kRowBytes : 0;
-    for (; m + kRows <= call.args->m; m += kRows) {
-      tile<Isa, kMethod, kRows>(call, panel, source, m, {next, next_bytes > 0 ? step : 0});
+    for (int64_t i = 0; i < count; ++i, m += kRows) {
+      tile<Isa, kMethod, 1, kRows>(call, &panel, &source, m, {next, next_bytes > 0 ? step : 0});
       next += step * blocks;
       next_bytes -= step * blocks;
     }
-    tiles<Isa, kMethod, kRows / 2>(call, panel, source, m, next, std::max<int64_t>(next_bytes, 0));
+    tiles<Isa, kMethod, kRows == 3 ? 2 : kRows / 2>(call, panel, source, m, next, std::max<int64_t>(next_bytes, 0));
   }
 }
 
 // The same where tiles decode: the first one fetches kAheadBytes ahead.
 template <class Isa, Method kMethod, int kRows, class Source>
-void fused_tiles(const TileCall& call, const Panel& panel, const Source& source, int64_t m, int64_t block_bytes) {
+void fused_tiles(const TileCall& call, const ScaledPanel<Isa>& panel, const Source& source, int64_t m, int64_t block_bytes) {
   if constexpr (kRows > 0) {
     for (; m + kRows <= call.args->m; m += kRows)
-      tile<Isa, kMethod, kRows>(call, panel, source, m,
-                                {panel.codes + kAheadBytes, m == 0 ? block_bytes : 0});
+      tile<Isa, kMethod, 1, kRows>(call, &panel, &source, m, {panel.codes + kAheadBytes, m == 0 ? block_bytes : 0});
     fused_tiles<Isa, kMethod, kRows / 2>(call, panel, source, m, block_bytes);
   }
 }
@@ -229,8 +253,7 @@ void fused_tiles(const TileCall& call, const Panel& panel, const Source& source,
 // As many as the registers hold: int16 sums that are deep stay there alone, others share them with the int32 sums.
 template <class Isa, Method kMethod>
 constexpr int rows_per_tile() {
-  if (kMethod.kind == Method::kDot || kMethod.kind == Method::kSigned || kMethod.depth == 8 || kMethod.depth == 1) return Isa::kRows;
-  return 3;
+  return kMethod.kind != Method::kDot && kMethod.depth == 4 ? 3 : Isa::kRows;
 }
 
 template <class Isa, int kBits, bool kTable, Method kMethod>
@@ -238,8 +261,11 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
   const Plan& p = *a.plan;
   const Layout l = layout_of(p);
   constexpr bool kSigned = kMethod.kind == Method::kSigned, kOffsetSums = sums_have_offset(kMethod);
-  TileCall call{&a, {}, {}, Scratch(kRowBytes * std::max(Isa::kRows, Isa::kFusedRows)), {}, 1.0f};
-  call.scales.resize(l.groups * kPanel);
+  constexpr bool kSelects = kTable && kBits >= 5 && Isa::kSelectsTables;
+  constexpr int kFusedRows = kSelects ? Isa::kSelectRows : Isa::kFusedRows;
+  constexpr int kStreams = kSelects ? 1 : Isa::kStreams;  // selecting is slower than what one place in memory gives
+  TileCall call{&a, {}, {}, Scratch(kRowBytes * std::max(Isa::kRows, std::max(kFusedRows, kStreams)))};
+  std::vector<float> scales(kStreams * l.groups * kPanel);
   const int64_t panel_scale_bytes = l.groups * kPanel * scale_bytes(p.weight);
   call.starts.resize(a.m * p.folds);
   if constexpr (kMethod.kind == Method::kModular) {
@@ -249,13 +275,29 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
   if (!p.weight.has_zero_point && kOffsetSums) {
     for (int64_t i = 0; i < a.m * p.folds; ++i) call.starts[i] = p.offset * a.x.sums[i];
   }
-  constexpr int kFusedRows = kTable && kBits >= 5 && Isa::kSelectsTables ? Isa::kSelectRows : Isa::kFusedRows;
+  using Source = PackedDigits<Isa, kBits, kTable, kSigned>;
+  const auto panel_at = [&](int64_t i, int64_t stream = 0) {
+    return ScaledPanel<Isa>(p, l, a.weight, i, scales.data() + stream * l.groups * kPanel);
+  };
+  const auto source_of = [&](const Panel& panel) { return Source(panel.codes, digits, p.offset); };
   const bool fused = a.choice.decode == Decode::kRegisters;
+  if constexpr (kFusedRows > 0 && kStreams > 1 && kMethod.kind != Method::kModular) {
+    if (fused && a.m == 1) {
+      const int64_t apart = (end - begin) / kStreams;
+      for (int64_t i = begin; i < begin + apart; ++i) {
+        for_numbers<kStreams>([&](auto... stream) {
+          const ScaledPanel<Isa> panels[] = {panel_at(i + stream * apart, stream)...};
+          const Source sources[] = {source_of(panels[stream])...};
+          tile<Isa, kMethod, kStreams, 1>(call, panels, sources, 0, {nullptr, 0});
+        });
+      }
+      begin += kStreams * apart;
+    }
+  }
   Scratch decoded(fused ? 0 : l.blocks * 8 * kRowBytes);
   for (int64_t i = begin; i < end; ++i) {
-    const Panel panel(p, l, a.weight, i);
-    const PackedDigits<Isa, kBits, kTable, kSigned> source(panel.codes, digits, p.offset);
-    widen_scales<Isa>(p, panel, l.groups, call);
+    const ScaledPanel<Isa> panel = panel_at(i);
+    const Source source = source_of(panel);
     for (int64_t b = 0; b < panel_scale_bytes; b += kRowBytes) __builtin_prefetch(panel.scales + panel_scale_bytes + b, 0, 2);
     if constexpr (kFusedRows > 0 && kMethod.kind != Method::kModular) {
       if (fused) {
@@ -264,7 +306,7 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
       }
     }
     for (int64_t b = 0; b < l.blocks; ++b) {
-      for_quads<8>([&](auto q) MF_ALWAYS_INLINE {
+      for_count<8>([&](auto q) MF_ALWAYS_INLINE {
         Isa::store(decoded.data + (8 * b + q) * kRowBytes, source.template quad<q % 4>(2 * b + q / 4));
       });
     }

@@ -70,7 +70,7 @@ struct PackedSignificands {
   template <class Visit>
   MF_INLINE void half(int64_t index, Visit visit) const {
     fetch_ahead<kBits>(panel, index);
-    for_quads([&](auto q) MF_ALWAYS_INLINE {
+    for_count<4>([&](auto q) MF_ALWAYS_INLINE {
       const auto codes = stored_codes<Isa, kBits, q>(panel + (index >> 1) * kBits * kRowBytes, index & 1);
       const auto exponents = tables.exponents(codes);
       const auto significands = tables.significands(codes, exponents);
@@ -100,7 +100,7 @@ struct TwoWindows {
   MF_INLINE void half(int64_t index, Visit visit) const {
     upper.half(index, visit);
     auto least = Isa::splat_byte(0xff);
-    for_quads([&](auto q) MF_ALWAYS_INLINE {
+    for_count<4>([&](auto q) MF_ALWAYS_INLINE {
       const auto codes = stored_codes<Isa, kBits, q>(upper.panel + (index >> 1) * kBits * kRowBytes, index & 1);
       const auto magnitudes = Isa::template field<0, 0, kBits - 1>(codes);
       least = Isa::min8(least, Isa::add8(magnitudes, Isa::splat_byte(0xff)));  // zero becomes 255

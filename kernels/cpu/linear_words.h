@@ -104,10 +104,10 @@ struct PackedWords {
   MF_INLINE void half(int64_t index, Visit visit) const {
     fetch_ahead<kBits>(panel, index);
     const uint8_t* block = panel + (index >> 1) * kBits * kRowBytes;
-    for_quads([&](auto q) MF_ALWAYS_INLINE {
+    for_count<4>([&](auto q) MF_ALWAYS_INLINE {
       const auto codes = stored_codes<Isa, kBits, q>(block, index & 1);
       typename Isa::Ints even{};
-      for_quads([&](auto j) MF_ALWAYS_INLINE {
+      for_count<4>([&](auto j) MF_ALWAYS_INLINE {
         typename Isa::Ints word = this->template word<q, j>(block, index & 1, codes);
         if constexpr (Carrier::kPerStep == 2) {
           if (has_zero_point) word = Isa::sub_int(word, Isa::to_int(zero_point));
@@ -207,7 +207,7 @@ void float_row_by_quads(const LinearArgs& a, const Panel& panel, const typename 
     auto sums = Isa::zero_quads();
     for (int64_t h = f * halves; h < (f + 1) * halves; ++h) {
       fetch_ahead<kBits>(panel.codes, h);
-      for_quads([&](auto q) MF_ALWAYS_INLINE {
+      for_count<4>([&](auto q) MF_ALWAYS_INLINE {
         const auto codes = stored_codes<Isa, kBits, q>(panel.codes + (h >> 1) * kBits * kRowBytes, h & 1);
         Isa::add_quad(sums, table, codes, x + 16 * h + 4 * q);
       });

@@ -38,6 +38,26 @@ def fits(spec, k):
 
 
 @pytest.mark.parametrize("weight", FORMATS)
+def test_one_row_and_many_outputs(isa, weight):
+    """One row reads several panels of 16 outputs side by side, then what is left of them one by one."""
+    for i, (n, k) in enumerate(((83, 96), (64, 48), (200, 192))):
+        for w, a in (
+            ("row", "int8-row"),
+            ("g32", "int8-row"),
+            ("g16-bf16", "int8-row"),
+            ("g16", "int8-g16"),
+            ("g24", "int7-row"),
+        ):
+            if k % int(w.split("-")[0].removeprefix("g") if w[0] == "g" else 1) == 0:
+                check(*make(f"{weight}-{w}", a, 1, n, k, i))
+
+
+@pytest.mark.parametrize("weight", ["int3-g16-zp", "uint4-g32-zp", "int8-g48-zp"])
+def test_one_row_and_many_outputs_with_zero_points(isa, weight):
+    check(*make(weight, "int8-row", 1, 83, 96, 3))
+
+
+@pytest.mark.parametrize("weight", FORMATS)
 def test_every_pair_of_formats(isa, weight):
     """Each pair meets several granularities and shapes, picked by a hash of its names so that all meet somewhere."""
     for activation in FORMATS:

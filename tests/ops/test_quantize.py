@@ -122,3 +122,17 @@ def test_layout_round_trip(spec, activation):
         assert torch.equal(back.packed, q.packed) and torch.equal(back.scale_data, q.scale_data)
         assert (q.zero_points is None) or torch.equal(back.zero_points, q.zero_points)
         assert (q.tensor_scale is None) or torch.equal(back.tensor_scale, q.tensor_scale)
+
+
+def test_a_layout_of_several_huge_pages():
+    """Layouts of 2 MiB and more have memory of their own, which views keep alive."""
+    q = any_codes(mf.QuantSpec.parse("int8-row"), (600, 4096))
+    layout, record = mf.ops.prepare(q, mf.QuantSpec.parse("int8-row"))
+    assert layout.numel() > 2**21 and layout.data_ptr() % 2**21 == 0
+    x = torch.randn(1, 4096)
+    want = mf.emulator.linear(x, q, activation="int8-row")
+    view, copy = layout[:], layout.clone()
+    del layout
+    for weight in (view, copy):
+        assert torch.equal(torch.ops.minifloat.linear(x, weight, record, None, 600), want)
+        assert torch.equal(mf.ops.restore(weight, record, q.spec, q.shape).packed, q.packed)
