@@ -48,7 +48,9 @@ def _bits_per_weight(quantized: list[QModule]) -> float:
 
 def _bytes(model: nn.Module, quantized: list[QModule]) -> int:
     packed = sum(q.nbytes for q in {id(layer.prepared): layer.qtensor for layer in quantized}.values())
-    return packed + sum(4 * parameter.numel() for parameter in model.parameters())
+    shifts = [module.input_shift for module in model.modules() if isinstance(module, QModule)]
+    floats = [*model.parameters(), *(shift for shift in shifts if shift is not None)]
+    return packed + sum(4 * tensor.numel() for tensor in floats)
 
 
 @torch.inference_mode()

@@ -13,6 +13,7 @@ from .conv import output_size, pad, patches
 from .grouped import carrier_of, depthwise_conv, grouped_conv, grouped_linear
 from .prepared import PreparedWeight
 from .qmodule import QModule, check_activation
+from .shift import takes_shift
 from .static import pinned
 
 _linear = torch.ops.minifloat.linear.default
@@ -55,6 +56,11 @@ class QConv2d(QModule):
             raise ValueError(
                 f"QConv2d: x is {tuple(x.shape)}, expected ({self.in_channels}, H, W) or (B, {self.in_channels}, H, W)"
             )
+        if self.input_shift is not None:
+            return self._product(x.float() - self.input_shift[:, None, None]).to(x.dtype)
+        return self._product(x)
+
+    def _product(self, x: torch.Tensor) -> torch.Tensor:
         height, width = output_size(x, self)
         batch = x.shape[0] if x.dim() == 4 else 1
         if self.groups > 1 and self.activation is None:
@@ -73,6 +79,13 @@ class QConv2d(QModule):
             y = y[:-2].to(x.dtype)
         y = y.reshape(batch, height, width, self.out_channels).permute(0, 3, 1, 2)
         return y if x.dim() == 4 else y[0]
+
+    def _shift_problems(self, shift: torch.Tensor) -> list[str]:
+        if not takes_shift(self):
+            return ["input_shift: zeros of the padding cannot be shifted, and the kernel must be 1 x 1"]
+        if len(shift) != self.in_channels:
+            return [f"input_shift has {len(shift)} values, but there are {self.in_channels} input channels"]
+        return super()._shift_problems(shift)
 
     def _is_whole(self) -> bool:
         """Whether grouped_conv or depthwise_conv takes the input as it is, without laying out its patches."""

@@ -41,6 +41,10 @@ class QLinear(QModule):
         return cls(q, bias, activation)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shift = self._buffers["input_shift"]
+        return self._product(x) if shift is None else self._product(x.float() - shift).to(x.dtype)
+
+    def _product(self, x: torch.Tensor) -> torch.Tensor:
         ends = self._buffers["input_range"]
         if ends is not None:
             rows = pinned(x.reshape(-1, x.shape[-1]), ends)

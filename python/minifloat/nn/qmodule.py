@@ -12,6 +12,7 @@ from ..formats import QuantSpec
 from ..qtensor import QTensor, quantize
 from .canonical import read_state, to_tensors
 from .prepared import PreparedWeight
+from .shift import as_shift, shift_problems
 from .static import as_range, can_be_static
 
 HOOKS = ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks", "_forward_hooks_with_kwargs")
@@ -32,17 +33,20 @@ class QModule(nn.Module):
         plan: uint8, always on the CPU.
         input_range: float32 (2,), buffer: the range that x is clipped to, which fixes its scale; None: scaled by what
             each x holds. See set_input_range.
+        input_shift: float32, one for each input channel, buffer: what is subtracted from x before it is rounded; None:
+            nothing. See set_input_shift.
     """
 
     float_type: ClassVar[type[nn.Module]]  # what it takes the place of
     prepared_type: ClassVar[type[PreparedWeight]] = PreparedWeight
-    extras: ClassVar[tuple[str, ...]] = ("input_range",)  # further buffers, None where a layer has none
+    extras: ClassVar[tuple[str, ...]] = ("input_range", "input_shift")  # further buffers, None where a layer has none
 
     def _init_from(self, prepared: PreparedWeight, bias: torch.Tensor | None) -> None:
         super().__init__()
         self.register_parameter("bias", _as_parameter(bias, prepared))
         self.register_buffer("layout", prepared.layout, persistent=False)
         self.register_buffer("input_range", None)
+        self.register_buffer("input_shift", None)
         self._use(prepared)
 
     def set_input_range(self, low: float, high: float) -> None:
@@ -56,6 +60,21 @@ class QModule(nn.Module):
                 f"a fixed range needs an activation with one scale, such as int8-tensor, not {self.activation}"
             )
         self.input_range = as_range(low, high).to(self.layout.device)
+
+    def set_input_shift(self, shift: torch.Tensor) -> None:
+        """Subtract this, (channels,), from x before it is rounded. The bias is to hold what that takes away: w @ shift.
+
+        Raises:
+            ValueError: x is not rounded, the shift is not finite or of another size, or a convolution pads its input or
+                has a kernel beyond 1 x 1.
+        """
+        shift = as_shift(shift)
+        for problem in self._shift_problems(shift):
+            raise ValueError(problem)
+        self.input_shift = shift.to(self.layout.device)
+
+    def _shift_problems(self, shift: torch.Tensor) -> list[str]:
+        return shift_problems(shift, self.prepared.shape, self.activation)
 
     def _take_shape(self, like: nn.Module) -> None:
         """Copy what else the forward needs, such as strides, from a float or quantized layer."""
@@ -143,7 +162,9 @@ class QModule(nn.Module):
 
     def _spec_repr(self) -> str:
         ends = "" if self.input_range is None else " in [{:.4g}, {:.4g}]".format(*self.input_range.tolist())
-        return f"weight={self.spec}, activation={self.activation}{ends}, {self.bits_per_value:.4g} bits per value"
+        shift = "" if self.input_shift is None else " shifted"
+        activation = f"{self.activation}{ends}{shift}"
+        return f"weight={self.spec}, activation={activation}, {self.bits_per_value:.4g} bits per value"
 
     def _apply(self, fn, recurse=True):
         extras = {name: self._buffers[name] for name in self.extras if self._buffers[name] is not None}
@@ -206,14 +227,15 @@ class QModule(nn.Module):
         cls, tensors: dict[str, torch.Tensor], shape: tuple[int, int], activation: QuantSpec | None
     ) -> list[str]:
         """What is wrong with these extras for a layer of this shape (N, K)."""
+        problems = shift_problems(tensors.get("input_shift"), shape, activation)
         ends = tensors.get("input_range")
         if ends is None:
-            return []
+            return problems
         if not can_be_static(activation):
-            return [f"input_range does not go with the activation {activation}"]
+            return [*problems, f"input_range does not go with the activation {activation}"]
         if tuple(ends.shape) != (2,) or not ends.is_floating_point() or not (ends[0] <= 0 <= ends[1] < torch.inf):
-            return [f"input_range is {ends.tolist()}, expected two finite floats around 0"]
-        return []
+            return [*problems, f"input_range is {ends.tolist()}, expected two finite floats around 0"]
+        return problems
 
     def _put_extras(self, tensors: dict[str, torch.Tensor]) -> None:
         """Take over these extras, found good by _extra_problems; the others become None."""

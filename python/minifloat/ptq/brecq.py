@@ -164,14 +164,18 @@ def _rounds_input(layer: Layer):
     def hook(module: nn.Module, args: tuple):
         if layer.activation is None:
             return None
-        x = args[0]
-        return (x + (rounded_input(layer, x.detach()) - x).detach(), *args[1:])
+        x = args[0] if layer.input_shift is None else args[0] - layer.per_channel(layer.input_shift)
+        return (x + (_rounded_around_outliers(layer, x.detach()) - x).detach(), *args[1:])
 
     return hook
 
 
 def rounded_input(layer: Layer, x: torch.Tensor) -> torch.Tensor:
     """x as the layer rounds it. A convolution rounds each patch; here it is each image, with one scale for it."""
+    return _rounded_around_outliers(layer, layer.shifted(x))
+
+
+def _rounded_around_outliers(layer: Layer, x: torch.Tensor) -> torch.Tensor:
     if layer.outliers is not None:
         columns = layer.outliers[0]
         return _rounded(layer, x.index_fill(-1, columns, 0)).index_copy(-1, columns, x[..., columns])

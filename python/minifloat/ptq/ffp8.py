@@ -31,7 +31,7 @@ class Least(Collector):
         self.value = math.inf
 
     def update(self, layer: Layer, x: torch.Tensor) -> None:
-        self.value = min(self.value, x.detach().min().item())
+        self.value = min(self.value, layer.shifted(x).min().item())
 
 
 @register

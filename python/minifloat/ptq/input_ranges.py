@@ -32,7 +32,7 @@ class Histogram(Collector):
         self.counts = torch.zeros(BINS, dtype=torch.float64)
 
     def update(self, layer: Layer, x: torch.Tensor) -> None:
-        self.counts += torch.histc(x.detach().float(), BINS, self.low, self.high).double()
+        self.counts += torch.histc(layer.shifted(x), BINS, self.low, self.high).double()
 
 
 class Ends(Collector):
@@ -42,7 +42,7 @@ class Ends(Collector):
         self.low = self.high = 0.0
 
     def update(self, layer: Layer, x: torch.Tensor) -> None:
-        low, high = x.detach().float().aminmax()
+        low, high = layer.shifted(x).aminmax()
         self.low, self.high = min(self.low, low.item()), max(self.high, high.item())
 
 

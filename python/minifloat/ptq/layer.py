@@ -24,6 +24,8 @@ class Layer:
         weight, activation: the specs; steps may change them while the layer is float.
         rule: how the weight's scales are found.
         input_range: what the input is clipped to, which fixes its scale; None: scaled as it comes.
+        input_shift: float32 (channels,), what is subtracted from the input before it is rounded; `bias` then holds what
+            that takes away. None: nothing.
         outliers: input dimensions (C,) of a linear layer that stay in float, and the dtype of their weights.
         bias: the bias to quantize with, where a step has changed it; None: the float module's.
         quantized: the module that takes the float one's place; None: not made yet.
@@ -37,6 +39,7 @@ class Layer:
         self.weight, self.activation = found.weight, found.activation
         self.rule = ScaleRule(found.weight.scale_rule)
         self.input_range: tuple[float, float] | None = None
+        self.input_shift: torch.Tensor | None = None
         self.outliers: tuple[torch.Tensor, torch.dtype] | None = None
         self.bias: torch.Tensor | None = None
         self.quantized: QModule | None = None
@@ -69,9 +72,20 @@ class Layer:
 
         Outputs n of row group g are rows(x)[g] @ matrix[n]; what outliers add is not part of it.
         """
-        x = x.detach().float()
+        x = self.shifted(x)
         x = x if self.outliers is None else x.index_fill(-1, self.outliers[0], 0)
         return patches(x, self.float) if self.kind == "conv2d" else x.reshape(1, -1, x.shape[-1])
+
+    def shifted(self, x: torch.Tensor) -> torch.Tensor:
+        """float32: what the layer rounds when it is called on x."""
+        x = x.detach().float()
+        if self.input_shift is None:
+            return x
+        return x - self.per_channel(self.input_shift)
+
+    def per_channel(self, values: torch.Tensor) -> torch.Tensor:
+        """(channels,) in the shape that broadcasts to an input of the layer."""
+        return values[:, None, None] if self.kind == "conv2d" else values
 
     def channels(self, x: torch.Tensor) -> torch.Tensor:
         """(positions, channels) of an input or output of the layer."""
@@ -100,6 +114,8 @@ class Layer:
             module = replacing(self.float, prepared, bias, columns, kept)
         if self.input_range is not None:
             module.set_input_range(*self.input_range)
+        if self.input_shift is not None:
+            module.set_input_shift(self.input_shift)
         return module
 
     def put(self, module: nn.Module) -> None:

@@ -18,7 +18,7 @@ from .collect import Collector
 from .layer import Layer
 from .store import Store
 
-KEPT = ("weight", "activation", "rule", "input_range", "outliers", "bias", "quantized")
+KEPT = ("weight", "activation", "rule", "input_range", "input_shift", "outliers", "bias", "quantized")
 
 
 class _Stop(Exception):
@@ -200,6 +200,7 @@ class Run:
         """Apply a step, or what an interrupted run has kept of it."""
         self._step = number
         self.generator.manual_seed(self._seed)
+        self._check_order(step)
         done = self._store.load(number, "finished") if self._store else None
         if done is not None and step.changes != "structure":
             for layer in (*self.layers, *self.embeddings):
@@ -213,6 +214,14 @@ class Run:
             layers = {layer.name: _kept(layer) for layer in (*self.layers, *self.embeddings)}
             floats = self.model.state_dict() if step.changes == "floats" else None
             self._store.save(number, "finished", {"layers": layers, "floats": floats})
+
+    def _check_order(self, step) -> None:
+        """Raise if the step changes what layers get after something was chosen for their inputs as they were."""
+        shifted = [layer.name for layer in self.layers if layer.input_shift is not None]
+        if shifted and step.changes != "layers":
+            raise ValueError(
+                f"recipe: {step.name} changes inputs, so it comes before what shifts those of {shifted[0]!r}"
+            )
 
     def _in_order(self, layers: list[Layer]) -> list[Layer]:
         """The layers in the order of their first call on the first batch."""
