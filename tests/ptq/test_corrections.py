@@ -6,7 +6,7 @@ import torch
 import minifloat as mf
 from minifloat.nn.static import as_range
 from minifloat.ptq.calibrate import call, plan_layers
-from minifloat.ptq.collect import Mean
+from minifloat.ptq.collect import Mean, Moments
 from minifloat.ptq.input_ranges import Histogram, clipping_error
 from minifloat.ptq.layer import Layer
 from minifloat.ptq.run import Run
@@ -105,3 +105,35 @@ def test_ranges_need_a_scale_for_all_of_x():
         mf.ptq.Recipe.parse("input_ranges(rule=best)")
     with pytest.raises(ValueError, match="percentile 30 must be above 50"):
         mf.ptq.Recipe.parse("input_ranges(percentile=30)")
+
+
+def corrected(recipe):
+    """The run after this step on layers rounded to nearest, and each layer's outputs now."""
+    model = net()
+    layers = [Layer(f) for f in plan_layers(model, "int3-row", "int4-row", None, None, ("linear",))]
+    run = Run(model, vectors(), layers, call)
+    run.apply(mf.ptq.Recipe.parse(recipe).steps[0], 0)
+    return run, moments(run)
+
+
+def moments(run):
+    found = {layer: Moments() for layer in run.layers}
+    run.collect(found)
+    return {layer.name: one for layer, one in found.items()}
+
+
+def test_with_variance_outputs_get_the_mean_and_deviation_of_the_float_ones():
+    run, found = corrected("bias_correction(variance=True)")
+    plain = corrected("bias_correction")[1]
+    with run.as_float():
+        wanted = moments(run)
+    for name, one in wanted.items():
+        torch.testing.assert_close(found[name].value, one.value, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found[name].deviation, one.deviation, rtol=1e-4, atol=1e-4)
+        assert (plain[name].deviation / one.deviation - 1).abs().max() > 0.01  # without, it is not so
+
+
+def test_variance_needs_a_float_scale_for_each_row():
+    for weight in ("int4-tensor", "e2m1-g32-e8m0", "nvfp4"):
+        with pytest.raises(ValueError, match="with a float scale for each row, such as int4-row, but 'stem' has"):
+            mf.calibrate(net(), vectors(), "bias_correction(variance=True)", weight)

@@ -72,6 +72,22 @@ class Mean(Collector):
         return self._sum / self.count
 
 
+class Moments(Mean):
+    """Mean and standard deviation of each channel, float64 (channels,) in `value` and `deviation`."""
+
+    def __init__(self, of: str = "output"):
+        super().__init__(of)
+        self._squares: torch.Tensor | float = 0.0
+
+    def update(self, layer: Layer, x: torch.Tensor) -> None:
+        super().update(layer, x)
+        self._squares = self._squares + layer.channels(x.detach()).double().square().sum(0)
+
+    @property
+    def deviation(self) -> torch.Tensor:
+        return (self._squares / self.count - self.value.square()).clamp(min=0).sqrt()
+
+
 class Samples(Collector):
     """A uniform random sample of the rows that the weight matrix multiplies: float32 (row_groups, <= limit, K).
 
