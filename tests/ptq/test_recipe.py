@@ -38,7 +38,7 @@ def test_text_tells_only_what_is_not_default():
     assert str(Recipe()) == "nearest"
 
 
-NAMES = ["bias_correction", "equalize", "fold_batch_norm", "gptq", "input_ranges", "scales", "smoothquant"]
+NAMES = ["bias_correction", "equalize", "fold_batch_norm", "gptq", "input_ranges", "scales", "shift_inputs", "smoothquant"]
 
 
 @pytest.mark.parametrize("name", NAMES)

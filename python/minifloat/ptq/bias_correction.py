@@ -29,8 +29,8 @@ class CorrectBias(Step):
             to the quantized ones', from 1/2 to 2. For weights with a float32 or bfloat16 scale a row or group.
     Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", appendix D
         (empirical bias correction). variance: Hubara et al., "Improving Post Training Neural Quantization: Layer-wise
-        Calibration and Integer Programming", 2020 (para-normalization), with the weights' scales in the place of a
-        batch norm, so that nothing is added to the model.
+        Calibration and Integer Programming", 2020 (correction of statistics), with the weights' scales in the place of
+        batch norms, so that nothing is added to the model.
     """
 
     name = "bias_correction"

@@ -1,7 +1,7 @@
 """Inputs shifted, channel by channel, to where the format they are rounded to serves them best.
 
 Source: Wei et al., "Outlier Suppression+: Accurate quantization of large language models by equivalent and optimal
-shifting and scaling", 2023 (arXiv 2304.09145), section 4.1, which shifts each channel by the centre of its range.
+shifting and scaling", 2023 (arXiv 2304.09145), which shifts each channel by the centre of its range.
 """
 
 from __future__ import annotations
