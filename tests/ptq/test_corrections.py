@@ -10,7 +10,7 @@ from minifloat.ptq.collect import Mean, Moments
 from minifloat.ptq.input_ranges import Histogram, clipping_error
 from minifloat.ptq.layer import Layer
 from minifloat.ptq.run import Run
-from ptq.nets import clone, cnn, images, mse, net, vectors
+from ptq.nets import clone, cnn, images, layer_of, mse, net, vectors
 
 
 @pytest.mark.parametrize(("make", "data"), [(net, vectors), (cnn, images)])
@@ -72,7 +72,7 @@ def test_mse_ranges_have_the_least_error():
     x = torch.randn(100000) ** 3
     spec = mf.QuantSpec.parse("int4-tensor")
     histogram = Histogram(x.min().item(), x.max().item())
-    histogram.update(None, x)
+    histogram.update(layer_of(torch.nn.Linear(1, 1), "int4-row", "int4-tensor"), x)
     step = mf.ptq.Recipe.parse("input_ranges").steps[0]
     low, high = step._choose(histogram, spec)
     assert -low < 0.7 * -histogram.low
