@@ -41,17 +41,20 @@ class QLinear(QModule):
         return cls(q, bias, activation)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        shift = self._buffers["input_shift"]
-        return self._product(x) if shift is None else self._product(x.float() - shift).to(x.dtype)
-
-    def _product(self, x: torch.Tensor) -> torch.Tensor:
-        ends = self._buffers["input_range"]
-        if ends is not None:
-            rows = pinned(x.reshape(-1, x.shape[-1]), ends)
-            y = _linear(rows, self._buffers["layout"], self.plan, self._parameters["bias"], self.out_features)
-            return y[:-2].to(x.dtype).reshape(*x.shape[:-1], self.out_features)
+        shift, ends = self._buffers["input_shift"], self._buffers["input_range"]
+        if shift is not None or ends is not None:
+            return self._static(x, shift, ends)
         # Straight from the dictionaries: nn.Module.__getattr__ costs more than the rest of this call.
         return _linear(x, self._buffers["layout"], self.plan, self._parameters["bias"], self.out_features)
+
+    def _static(self, x: torch.Tensor, shift: torch.Tensor | None, ends: torch.Tensor | None) -> torch.Tensor:
+        """The output where what is subtracted from x, or its range, was measured beforehand."""
+        rows = x.reshape(-1, x.shape[-1]).float()
+        rows = rows if shift is None else rows - shift
+        rows = rows if ends is None else pinned(rows, ends)
+        y = _linear(rows, self._buffers["layout"], self.plan, self._parameters["bias"], self.out_features)
+        y = y if ends is None else y[:-2]
+        return y.to(x.dtype).reshape(*x.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
         return (
