@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import tempfile
 from datetime import date
 from pathlib import Path
 
@@ -13,43 +14,46 @@ import torch
 import minifloat as mf
 
 from . import report
-from .cases import BATCHES, OURS, OURS_FULL, SHAPES
-from .contenders import PEERS, NotHere, ours
-from .timing import copies_needed, time_us
+from .cases import OURS, OURS_FULL
+from .contenders import PEERS, ours
+from .measure import isolated, measured, say
+from .packages import PACKAGES, contenders_of
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
 def measure(full: bool) -> list[dict]:
-    """One record per contender, shape and batch: {"contender", "n", "k", "m", "time_us" or "missing"}."""
+    """Records of our kernels and of those that torch has, then of every package."""
+    formats = OURS + (OURS_FULL if full else ())
+    contenders = {f"ours {name}": (ours(w, a), mf.QuantSpec.parse(w).format.bits) for name, w, a in formats}
     records = []
-    l2_bytes = torch.cuda.get_device_properties(0).L2_cache_size
-    contenders = {f"ours {name}": (ours(w, a), mf.QuantSpec.parse(w).format.bits) for name, w, a in OURS}
-    if full:
-        contenders |= {f"ours {name}": (ours(w, a), mf.QuantSpec.parse(w).format.bits) for name, w, a in OURS_FULL}
-    contenders |= PEERS
-    for n, k in SHAPES:
-        generator = torch.Generator(device="cuda").manual_seed(0)
-        w = torch.randn(n, k, generator=generator, device="cuda", dtype=torch.float16)
-        for m in BATCHES:
-            x = torch.randn(m, k, generator=generator, device="cuda", dtype=torch.float16)
-            for name, (make, bits) in contenders.items():
-                record = {"contender": name, "n": n, "k": k, "m": m, "bits": bits}
-                try:
-                    copies = copies_needed(n * k * bits // 8, l2_bytes) if m <= 256 else 4
-                    record["time_us"] = time_us(make(x, w, copies))
-                except (NotHere, RuntimeError, ValueError) as error:
-                    record["missing"] = str(error).splitlines()[0]
-                records.append(record)
-                print(f"{n}x{k} M={m} {name}: {record.get('time_us', record.get('missing'))}", flush=True)
-                torch.cuda.empty_cache()
+    for record in measured(contenders | PEERS):
+        say(record)
+        records.append(record)
+    torch.cuda.empty_cache()
+    with tempfile.TemporaryDirectory() as folder:
+        for package in PACKAGES:
+            records += isolated(package, full, Path(folder) / f"{package}.jsonl")
     return records
+
+
+def measure_package(package: str, full: bool, file: Path) -> None:
+    """The process of one package: each record is on disk before the next is begun."""
+    with file.open("a") as out:
+        for record in measured(contenders_of(package, full)):
+            say(record)
+            print(json.dumps(record), file=out, flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--full", action="store_true")
-    records = measure(parser.parse_args().full)
+    parser.add_argument("--package", choices=PACKAGES, help="measure this package only, into --records")
+    parser.add_argument("--records", type=Path)
+    arguments = parser.parse_args()
+    if arguments.package:
+        return measure_package(arguments.package, arguments.full, arguments.records)
+    records = measure(arguments.full)
     gpu = torch.cuda.get_device_name()
     result = {
         "gpu": gpu,

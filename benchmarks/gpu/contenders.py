@@ -7,9 +7,7 @@ import torch
 import minifloat as mf
 from minifloat.nn.prepared import on_device
 
-
-class NotHere(Exception):
-    """This contender cannot run this case; the message says why."""
+from .measure import NotHere
 
 
 def ours(weight: str, activation: str | None):
@@ -68,24 +66,11 @@ def scaled_mm(x, w, copies):
     return [lambda v=v: torch._scaled_mm(inputs, v.t(), one, one, out_dtype=torch.bfloat16) for v in weights]
 
 
-def bits_and_bytes(x, w, copies):
-    """bitsandbytes nf4, groups of 64."""
-    try:
-        import bitsandbytes.functional as functional
-        from bitsandbytes import matmul_4bit
-    except ImportError as error:
-        raise NotHere(f"bitsandbytes is not installed: {error}") from error
-    packed, state = functional.quantize_4bit(w.half(), blocksize=64, quant_type="nf4")
-    weights = [packed.clone() for _ in range(copies)]
-    return [lambda v=v: matmul_4bit(x, v.t(), state) for v in weights]
-
-
-# humming-kernels, gemlite and torchao are not here: their calls could not be tried when this was written.
+# Peers that are packages of their own are in packages.py.
 PEERS = {
     "cuBLAS fp16": (cublas(torch.float16), 16),
     "cuBLAS bf16": (cublas(torch.bfloat16), 16),
     "torch _weight_int4pack_mm": (int4pack, 4),
     "torch _int_mm": (int_mm, 8),
     "torch _scaled_mm": (scaled_mm, 8),
-    "bitsandbytes nf4": (bits_and_bytes, 4),
 }

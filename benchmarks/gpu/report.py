@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 BASE = "cuBLAS fp16"
@@ -28,7 +29,17 @@ def table(result: dict) -> str:
             texts = [_cell(cells.get(m), contenders.get(BASE, {}).get(m)) for m in batches]
             bits = next(iter(cells.values()))["bits"]
             lines += [f"| {name} | " + " | ".join(texts) + f" | {n * k * bits / 8 / BYTES_PER_US:.1f} |"]
+    lines += _gaps(result)
     return "\n".join(lines) + "\n"
+
+
+def _gaps(result: dict) -> list[str]:
+    """Why cells are empty: per contender, each reason once with how many cases it cost."""
+    reasons: Counter = Counter((r["contender"], r["missing"]) for r in result["records"] if "missing" in r)
+    if not reasons:
+        return []
+    lines = [f"- {name}, {count} cases: {reason}" for (name, reason), count in reasons.items()]
+    return ["", "## Not measured", "", *lines]
 
 
 def _cell(record: dict | None, base: dict | None) -> str:

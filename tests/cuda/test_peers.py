@@ -1,0 +1,190 @@
+"""The packages that `make gpu` measures beside ours: what happens without them, and when one fails. No GPU is needed.
+
+Stand-ins take the packages' place where it matters that they are called as their source wants it.
+"""
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+try:
+    from benchmarks.gpu import measure, packages, report
+    from benchmarks.gpu.cases import BATCHES, SHAPES
+finally:
+    sys.path.remove(str(ROOT))
+
+CASES = len(BATCHES) * len(SHAPES)
+X, W = torch.randn(3, 256).half(), torch.randn(32, 256).half()
+
+
+def module(monkeypatch, name, **members):
+    """A stand-in for a package or one of its modules."""
+    made = ModuleType(name)
+    vars(made).update(members)
+    monkeypatch.setitem(sys.modules, name, made)
+    if "." in name:
+        monkeypatch.setattr(sys.modules[name.rsplit(".", 1)[0]], name.rsplit(".", 1)[1], made, raising=False)
+    return made
+
+
+def test_every_package_has_contenders_with_names_of_their_own():
+    names = [name for package in packages.PACKAGES for name in packages.contenders_of(package, True)]
+    assert len(names) == len(set(names)) == 15
+    assert set(packages.PACKAGES) == {"humming-kernels", "gemlite", "torchao", "bitsandbytes"}
+
+
+def test_what_is_not_installed_is_said(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(packages.PACKAGES, "nobody", ("no_such_module", {"nobody int4": (None, 4)}))
+    records = measure.isolated("nobody", False, tmp_path / "none.jsonl")
+    assert len(records) == CASES
+    assert {r["missing"] for r in records} == {"nobody is not installed (no module 'no_such_module')"}
+    assert "nobody is not installed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "its process ended with SIGSEGV"),
+        ("raise SystemExit(3)", "its process ended with exit status 3"),
+        ("import time; time.sleep(60)", "its process was stopped after 1 s"),
+    ],
+)
+def test_a_package_that_dies_costs_only_its_own_figures(monkeypatch, tmp_path, capfd, code, words):
+    monkeypatch.setitem(packages.PACKAGES, "brittle", ("json", {"brittle int4": (None, 4), "brittle int8": (None, 8)}))
+    file = tmp_path / "records.jsonl"
+    n, k = SHAPES[0]
+    first = {"contender": "brittle int4", "n": n, "k": k, "m": 1, "bits": 4, "time_us": 7.0}
+    file.write_text(json.dumps(first) + '\n{"contender": "brit')
+    records = measure.isolated("brittle", False, file, [sys.executable, "-c", code], 1)
+    assert len(records) == 2 * CASES and records[0] == first
+    assert all(r["missing"] == f"brittle: {words}" for r in records[1:])
+    assert f"{2 * CASES - 1} of {2 * CASES} figures are missing: {words}" in capfd.readouterr().out
+
+
+def test_a_contender_that_raises_is_recorded_by_name():
+    def raises(error):
+        def make(x, w, copies):
+            raise error
+
+        return make
+
+    for error, want in (
+        (AssertionError("only bfloat16\nand a trace"), "AssertionError: only bfloat16"),
+        (KeyError(), "KeyError: (no message)"),
+        (measure.NotHere("needs 8.9"), "needs 8.9"),
+    ):
+        assert measure.attempt(raises(error), X, W, 2) == {"missing": want}
+    assert measure.attempt(lambda x, w, copies: [lambda: None] * copies, X, W, 5, len) == {"time_us": 5}
+
+
+def test_the_report_says_why_cells_are_empty():
+    record = {"contender": "brittle int4", "n": 8, "k": 8, "m": 1, "bits": 4, "missing": "AssertionError: why not"}
+    result = {"gpu": "Made Up", "date": "2026-01-01", "torch": "t", "cuda": "c", "method": "none"}
+    text = report.table(result | {"records": [record, record | {"m": 4}]})
+    assert "| brittle int4 | - | - | 0.0 |" in text
+    assert "## Not measured\n\n- brittle int4, 2 cases: AssertionError: why not\n" in text
+
+
+def test_humming_is_called_as_its_source_wants_it(monkeypatch):
+    made = []
+
+    class HummingLayer(torch.nn.Module):
+        def __init__(self, shape_n, shape_k, weight_config, input_config=None, torch_dtype=None):
+            super().__init__()
+            self.steps = [(shape_n, shape_k, weight_config, input_config, torch_dtype)]
+            made.append(self)
+
+        def load_from_unquantized(self, tensor):
+            assert tensor is W
+            self.steps.append("load")
+
+        def transform(self):
+            self.steps.append("transform")
+
+        def forward(self, x):
+            assert self.steps[1:] == ["load", "transform"]
+            return x
+
+    module(monkeypatch, "humming")
+    module(monkeypatch, "humming.layer", HummingLayer=HummingLayer)
+    make, _ = packages.PACKAGES["humming-kernels"][1]["humming int4-g128 x int8"]
+    calls = make(X, W, 3)
+    assert len(calls) == len(made) == 3 and all(call() is X for call in calls)
+    weight = {"dtype": "int4", "group_size": 128}
+    assert made[0].steps[0] == (32, 256, weight, {"dtype": "int8"}, torch.float16)
+    assert made[0].steps[0][2] is not made[1].steps[0][2], "the layer adds to the dictionaries it gets"
+
+
+def test_gemlite_gets_codes_that_mean_the_weight(monkeypatch):
+    seen = []
+
+    class Maker:
+        def __init__(self, device, dtype):
+            assert device == X.device and dtype is torch.float16
+
+        def from_weights(self, *arguments):
+            seen.append(arguments)
+            return lambda x: len(arguments)
+
+    module(monkeypatch, "gemlite")
+    module(monkeypatch, "gemlite.helper", A16W4_HQQ_INT=Maker, A8W8_INT8_dynamic=Maker)
+    contenders = packages.PACKAGES["gemlite"][1]
+    assert [call() for call in contenders["gemlite uint4-g128"][0](X, W, 2)] == [3, 3]
+    codes, scales, zeros = seen[0]
+    assert codes.dtype is torch.uint8 and codes.max() == 15 and codes.data_ptr() != seen[1][0].data_ptr()
+    assert scales.shape == zeros.shape == (32, 2)  # codes.numel() // scales.numel() is how gemlite finds the group size
+    back = (codes.reshape(32, 2, 128) - zeros[..., None].float()) * scales[..., None].float()
+    assert (back.reshape(32, 256) - W).abs().max() <= 0.51 * scales.max()
+    assert contenders["gemlite int8-row x int8"][0](X, W, 1)[0]() == 1
+
+
+@pytest.mark.parametrize("name", ["torchao uint4-g128", "torchao int8-row x int8"])
+def test_torchao_gets_a_linear_layer(monkeypatch, name):
+    configured = []
+
+    def config(**options):
+        return configured.append(options) or options
+
+    def quantize_(layer, options):
+        assert options is configured[-1] and not options["set_inductor_config"]
+        layer.weight = torch.nn.Parameter(2 * layer.weight, requires_grad=False)
+
+    names = ("Int4WeightOnlyConfig", "Int8DynamicActivationInt8WeightConfig")
+    quantization = {"quantize_": quantize_} | dict.fromkeys(names, config)
+    module(monkeypatch, "torchao")
+    module(monkeypatch, "torchao.quantization", **quantization)
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic: function)
+    calls = packages.contenders_of("torchao", True)[name][0](X, W, 2)
+    want = X.bfloat16() @ (2 * W.bfloat16()).T
+    assert all(torch.equal(call(), want) for call in calls)
+    assert ("group_size" in configured[0]) == (name == "torchao uint4-g128")
+
+
+def test_bitsandbytes_quantizes_x_within_the_call(monkeypatch):
+    calls = []
+
+    def int8_vectorwise_quant(v):
+        calls.append(v.shape)
+        return v.to(torch.int8), v.abs().amax(1), None
+
+    functional = SimpleNamespace(
+        int8_vectorwise_quant=int8_vectorwise_quant,
+        int8_linear_matmul=lambda a, b: a.int() @ b.int().T,
+        int8_mm_dequant=lambda sums, rows, columns: (sums.shape, rows.shape, columns.shape),
+        quantize_4bit=lambda w, blocksize, quant_type: (
+            torch.zeros(w.numel() // 2, 1, dtype=torch.uint8),
+            (blocksize, quant_type),
+        ),
+    )
+    module(monkeypatch, "bitsandbytes", functional=functional, matmul_4bit=lambda x, b, state: (b.shape, state))
+    contenders = packages.PACKAGES["bitsandbytes"][1]
+    made = contenders["bitsandbytes int8-row x int8"][0](X, W, 2)
+    assert calls == [W.shape]
+    assert made[1]() == ((3, 32), (3,), (32,)) and calls == [W.shape, X.shape]
+    assert contenders["bitsandbytes nf4"][0](X, W, 1)[0]() == ((1, 32 * 128), (64, "nf4"))
