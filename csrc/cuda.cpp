@@ -6,6 +6,8 @@
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
+#include <atomic>
+
 #include "cuda/job.h"
 #include "ops.h"
 
@@ -13,6 +15,15 @@ namespace minifloat {
 namespace {
 
 constexpr int kOldest = 80;
+
+std::atomic<cuda::Preference> preference = cuda::kPreferFastest;  // of all threads
+
+void prefer(c10::string_view name) {
+  cuda::Preference wanted;
+  TORCH_CHECK_VALUE(cuda::parse_preference(std::string(name), wanted), "cuda_prefer: no kernels are called '", name,
+                    "'; expected one of: ", cuda::kPreferenceNames);
+  preference = wanted;
+}
 
 void check_cuda(cudaError_t error, const char* op) {
   TORCH_CHECK(error == cudaSuccess, op, ": CUDA reports '", cudaGetErrorString(error), "'");
@@ -25,7 +36,7 @@ cuda::Gpu gpu_of(const at::Tensor& t, const char* op) {
     return value;
   };
   return {10 * attribute(cudaDevAttrComputeCapabilityMajor) + attribute(cudaDevAttrComputeCapabilityMinor),
-          attribute(cudaDevAttrMultiProcessorCount)};
+          attribute(cudaDevAttrMultiProcessorCount), preference};
 }
 
 void check_device(const at::Tensor& t, const char* op) {
@@ -219,6 +230,7 @@ at::Tensor dequantize_cuda(const at::Tensor& codes, const at::Tensor& scales, co
 // Its presence tells Python that the extension was built with CUDA.
 TORCH_LIBRARY_FRAGMENT(minifloat, m) {
   m.def("cuda_version() -> int", [] { return int64_t(CUDART_VERSION); });
+  m.def("cuda_prefer(str name) -> ()", prefer);
 }
 
 TORCH_LIBRARY_IMPL(minifloat, CUDA, m) {

@@ -25,7 +25,7 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 def measure(full: bool) -> list[dict]:
     """Records of our kernels and of those that torch has, then of every package."""
     formats = OURS + (OURS_FULL if full else ())
-    contenders = {f"ours {name}": (ours(w, a), mf.QuantSpec.parse(w).format.bits) for name, w, a in formats}
+    contenders = {f"ours {name}": (ours(w, *how), mf.QuantSpec.parse(w).format.bits) for name, w, *how in formats}
     records = []
     for record in measured(contenders | PEERS):
         say(record)

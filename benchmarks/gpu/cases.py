@@ -5,27 +5,35 @@ from __future__ import annotations
 SHAPES = ((4096, 4096), (14336, 4096), (8192, 8192))  # (N, K)
 BATCHES = (1, 4, 16, 64, 256, 4096)
 
-# (name, weight, activation): activation None multiplies float16, "float8" x of float8_e4m3fn (both: float contract).
+# (name, weight, activation, kernels). activation: None multiplies float16, "float8" x of float8_e4m3fn (float contract)
+# kernels: those to use where they can be (ops.cuda.preferred), "" for what would run anyway.
 OURS = (
-    ("e2m1-g128", "e2m1-g128", None),
-    ("int4-g128", "int4-g128", None),
-    ("e2m3-row", "e2m3-row", None),
-    ("int8-row", "int8-row", None),
-    ("e2m1-row x int8-row", "e2m1-row", "int8-row"),
-    ("int4-g128 x int8-row", "int4-g128", "int8-row"),
-    ("int8-row x int8-row", "int8-row", "int8-row"),
-    ("e2m1-g128 x float8", "e2m1-g128", "float8"),
-    ("e4m3fn-row x float8", "e4m3fn-row", "float8"),
+    ("e2m1-g128", "e2m1-g128", None, ""),
+    ("int4-g128", "int4-g128", None, ""),
+    ("e2m3-row", "e2m3-row", None, ""),
+    ("int8-row", "int8-row", None, ""),
+    ("e2m1-row x int8-row", "e2m1-row", "int8-row", ""),
+    ("int4-g128 x int8-row", "int4-g128", "int8-row", ""),
+    ("int8-row x int8-row", "int8-row", "int8-row", ""),
+    ("e2m1-g128 x float8", "e2m1-g128", "float8", ""),
+    ("e4m3fn-row x float8", "e4m3fn-row", "float8", ""),
+    ("int2-row x int2-row, bits", "int2-row", "int2-row", "bits"),
+    ("int2-row x int2-row, usual", "int2-row", "int2-row", "usual"),
+    ("binary-row x binary-row, bits", "binary-row", "binary-row", "bits"),
 )
 OURS_FULL = (
-    ("nf4-g64", "nf4-g64", None),
-    ("int2-g128", "int2-g128", None),
-    ("int3-g128", "int3-g128", None),
-    ("e3m2-row", "e3m2-row", None),
-    ("mxfp4", "mxfp4", None),
-    ("nvfp4", "nvfp4", None),
-    ("e4m3fn-row", "e4m3fn-row", None),
-    ("mxfp4 x mxint8", "mxfp4", "mxint8"),
-    ("e2m3-row x int8-row", "e2m3-row", "int8-row"),
-    ("e3m2-row x int8-row", "e3m2-row", "int8-row"),
+    ("nf4-g64", "nf4-g64", None, ""),
+    ("int2-g128", "int2-g128", None, ""),
+    ("int3-g128", "int3-g128", None, ""),
+    ("e3m2-row", "e3m2-row", None, ""),
+    ("mxfp4", "mxfp4", None, ""),
+    ("nvfp4", "nvfp4", None, ""),
+    ("e4m3fn-row", "e4m3fn-row", None, ""),
+    ("mxfp4 x mxint8", "mxfp4", "mxint8", ""),
+    ("e2m3-row x int8-row", "e2m3-row", "int8-row", ""),
+    ("e3m2-row x int8-row", "e3m2-row", "int8-row", ""),
+    ("binary-row x binary-row, usual", "binary-row", "binary-row", "usual"),
+    ("binary-row x int2-row, bits", "binary-row", "int2-row", "bits"),
+    ("ternary-g128 x int2-row, bits", "ternary-g128", "int2-row", "bits"),
+    ("ternary-g128 x int2-row, usual", "ternary-g128", "int2-row", "usual"),
 )

@@ -6,12 +6,16 @@ import torch
 
 import minifloat as mf
 from minifloat.nn.prepared import on_device
+from minifloat.ops import cuda
 
 from .measure import NotHere
 
 
-def ours(weight: str, activation: str | None):
-    """minifloat's op, the weights prepared once as a layer does; "float8": x is cast beforehand, as for _scaled_mm."""
+def ours(weight: str, activation: str | None, kernels: str = ""):
+    """minifloat's op, the weights prepared once as a layer does; "float8": x is cast beforehand, as for _scaled_mm.
+
+    kernels: those of ops.cuda.preferred.
+    """
     spec = None if activation in (None, "float8") else mf.QuantSpec.parse(activation)
 
     def make(x: torch.Tensor, w: torch.Tensor, copies: int):
@@ -21,7 +25,12 @@ def ours(weight: str, activation: str | None):
         prepared = mf.ops.prepare(q, spec)
         layouts = [prepared[0].clone() for _ in range(copies)]
         n, linear = w.shape[0], torch.ops.minifloat.linear.default
-        return [lambda layout=layout: linear(x, layout, prepared[1], None, n) for layout in layouts]
+
+        def call(layout):
+            with cuda.preferred(kernels):
+                return linear(x, layout, prepared[1], None, n)
+
+        return [lambda layout=layout: call(layout) for layout in layouts]
 
     return make
 

@@ -2,7 +2,7 @@
 #include "activations.h"
 
 #include "launch.cuh"
-#include "params.h"
+#include "bits_space.h"
 #include "rounding.cuh"
 
 namespace minifloat::cuda {
@@ -45,7 +45,21 @@ __global__ void __launch_bounds__(kRowThreads) tensor_extremes(const __grid_cons
   }
 }
 
+// The planes of 128 k's from `at` on, of which each lane holds those of its four k's; all lanes of the warp call it.
+MF_DEVICE void store_bits(const QuantizeParams& p, int64_t row, int64_t at, const uint32_t (&bits)[kMostBitPlanes]) {
+#pragma unroll
+  for (int plane = 0; plane < kMostBitPlanes; ++plane) {
+    if (plane >= p.planes) break;
+    uint32_t word = bits[plane];
+#pragma unroll
+    for (int mask = 4; mask < 32; mask *= 2) word |= __shfl_xor_sync(0xffffffffu, word, mask);
+    const int64_t in_row = (at / kChunk * p.planes + plane) * 8 + threadIdx.x % 4 * 2 + at % kChunk / 128;
+    if (threadIdx.x % 32 < 4) p.bits[row * (p.k_padded / 32) * p.planes + in_row] = word;
+  }
+}
+
 // Digits of slots first, first + step, ... below end, of one row; returns this lane's share of their sum.
+template <bool kPlanes>
 MF_DEVICE int32_t round_slots(const QuantizeParams& p, const Shared& tables, int64_t row, int first, int step, int end,
                               float divisor, float zero_point) {
   const int lane = threadIdx.x % 32;
@@ -54,17 +68,28 @@ MF_DEVICE int32_t round_slots(const QuantizeParams& p, const Shared& tables, int
     const int fold = slot / p.slots_per_fold, offset = slot % p.slots_per_fold * p.slot_k;
     for (int i = lane * 4; i < p.slot_k; i += 128) {
       uint32_t low = 0, high = 0;
+      [[maybe_unused]] uint32_t bits[kMostBitPlanes] = {};
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         int digit = 0;
-        if (fold < p.folds && offset + i + j < p.fold && divisor == divisor) {
+        const bool inside = fold < p.folds && offset + i + j < p.fold && divisor == divisor;
+        if (inside) {
           const float x = load_element(p.x, row * p.k + int64_t(fold) * p.fold + offset + i + j, p.x_type);
           digit = round_to_grid(p.rounding, tables.thresholds, tables.grid, x, divisor, zero_point);
         }
         sum += digit;
+        if constexpr (kPlanes) {
+          const uint32_t above = inside ? uint32_t(digit - p.lowest) * uint32_t(p.reciprocal) >> 16 : 0;
+          const int bit = 8 * byte_of_k(j) + (lane / 16) * 4 + half_block_bit(p.weight_bits, lane / 4 % 4);
+          bits[0] |= (above & 1) << bit, bits[1] |= (above >> 1) << bit;
+        }
         const int low_digit = int8_t(digit);
         low |= uint32_t(digit & 0xff) << (8 * byte_of_k(j));
         high |= uint32_t(((digit - low_digit) >> 8) & 0xff) << (8 * byte_of_k(j));
+      }
+      if constexpr (kPlanes) {
+        store_bits(p, row, int64_t(slot) * p.slot_k + i, bits);
+        continue;
       }
       const int64_t at = row * p.k_padded + int64_t(slot) * p.slot_k + i;
       *reinterpret_cast<uint32_t*>(p.low + at) = low;
@@ -75,6 +100,8 @@ MF_DEVICE int32_t round_slots(const QuantizeParams& p, const Shared& tables, int
 }
 
 // One row a block, or part of one: blockIdx.y shares out its groups.
+// kPlanes: to planes of bits in place of digits.
+template <bool kPlanes>
 __global__ void __launch_bounds__(kRowThreads) quantize_rows(const __grid_constant__ QuantizeParams p) {
   Shared& shared = *reinterpret_cast<Shared*>(shared_memory());
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
@@ -89,7 +116,7 @@ __global__ void __launch_bounds__(kRowThreads) quantize_rows(const __grid_consta
   if (p.tensor_scale && row == 0 && blockIdx.y == 0 && threadIdx.x == 0) *p.tensor_scale = tensor_scale;
 
   if (blockIdx.y == 0 && warp == warps - 1)  // what lies past the last fold
-    round_slots(p, shared, row, p.folds * p.slots_per_fold, 1, int(p.k_padded / p.slot_k), 1.0f, 0.0f);
+    round_slots<kPlanes>(p, shared, row, p.folds * p.slots_per_fold, 1, int(p.k_padded / p.slot_k), 1.0f, 0.0f);
 
   if (p.grouped) {
     __syncthreads();
@@ -100,7 +127,7 @@ __global__ void __launch_bounds__(kRowThreads) quantize_rows(const __grid_consta
       const Step step = step_of(p.rounding, reduce_warp(e), tensor_scale);
       if (lane == 0) p.scales[group * p.x_rows + row] = step.scale;
       for (int f = group * folds_per_group; f < (group + 1) * folds_per_group; ++f) {
-        const int32_t sum = reduce_warp(round_slots(p, shared, row, f * p.slots_per_fold, 1, (f + 1) * p.slots_per_fold,
+        const int32_t sum = reduce_warp(round_slots<kPlanes>(p, shared, row, f * p.slots_per_fold, 1, (f + 1) * p.slots_per_fold,
                                                     mul(step.scale, tensor_scale), step.zero_point));
         if (lane == 0) p.sums[f * p.x_rows + row] = sum;
       }
@@ -124,13 +151,13 @@ __global__ void __launch_bounds__(kRowThreads) quantize_rows(const __grid_consta
   if (threadIdx.x == 0) p.scales[row] = step.scale;
   if (p.folds != 1) {
     for (int f = warp; f < p.folds; f += warps) {
-      const int32_t sum = reduce_warp(round_slots(p, shared, row, f * p.slots_per_fold, 1, (f + 1) * p.slots_per_fold, divisor,
+      const int32_t sum = reduce_warp(round_slots<kPlanes>(p, shared, row, f * p.slots_per_fold, 1, (f + 1) * p.slots_per_fold, divisor,
                                                   step.zero_point));
       if (lane == 0) p.sums[f * p.x_rows + row] = sum;
     }
     return;
   }
-  const int32_t sum = reduce_warp(round_slots(p, shared, row, warp, warps, p.slots_per_fold, divisor, step.zero_point));
+  const int32_t sum = reduce_warp(round_slots<kPlanes>(p, shared, row, warp, warps, p.slots_per_fold, divisor, step.zero_point));
   if (lane == 0) shared.sums[warp] = sum;
   __syncthreads();
   if (threadIdx.x == 0) {
@@ -215,8 +242,8 @@ cudaError_t quantize_activations(const QuantizeParams& p, cudaStream_t stream) {
   }
   const int threads = p.grouped ? kGroupThreads : kRowThreads;
   const int64_t parts = p.grouped ? ceil_div(p.groups, kGroupThreads / 32) : 1;
-  return launch(quantize_rows, dim3(unsigned(p.m), unsigned(parts < 1 ? 1 : parts > 64 ? 64 : parts)), threads, sizeof(Shared),
-                stream, p);
+  return launch(p.planes ? quantize_rows<true> : quantize_rows<false>,
+                dim3(unsigned(p.m), unsigned(parts < 1 ? 1 : parts > 64 ? 64 : parts)), threads, sizeof(Shared), stream, p);
 }
 
 cudaError_t spread_activations(const SpreadParams& p, cudaStream_t stream) {

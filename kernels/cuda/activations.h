@@ -35,6 +35,10 @@ struct QuantizeParams {
   float* tensor_scale;     // one number, kTwoLevel only
   uint32_t* extremes;      // two numbers, where a scale covers the whole tensor
   int32_t per_tensor;      // the scale itself is one for all rows
+  // linear_bits: in place of low, so many planes of bits of (digit - lowest) / step, and reciprocal is 2**16 / step, rounded up.
+  // bits_space.h has their order.
+  int32_t planes, weight_bits, lowest, reciprocal;
+  uint32_t* bits;
   Rounding rounding;
 };
 

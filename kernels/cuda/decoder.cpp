@@ -1,9 +1,11 @@
 // Tables and shifts from a plan: how each kind of multiplication sees the weight's codes.
 #include "job.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 namespace minifloat::cuda {
 namespace {
@@ -69,6 +71,27 @@ bool by_shift(const Operand& w, Math math, Decoder& d) {
   d.magnitude_mask = uint32_t((((1ull << (w.bits - 1)) - 1) << (width - d.shift - w.bits)) * both);
   d.multiplier = uint32_t((uint64_t(field) << mantissa) * both);
   return true;
+}
+
+// Integers lowest + step * digit with digits from 0 to `span`, at most 3; false if there are more.
+bool evenly_spaced(const Operand& o, int32_t& lowest, int32_t& step, int& span) {
+  const auto is_number = [&](int code) { return o.values[code] == o.values[code]; };
+  const int codes = 1 << o.bits;
+  lowest = 0, step = 0;
+  bool found = false;
+  for (int code = 0; code < codes; ++code) {
+    if (!is_number(code)) continue;
+    lowest = found ? std::min(lowest, o.grid[code]) : o.grid[code];
+    found = true;
+  }
+  int highest = lowest;
+  for (int code = 0; code < codes; ++code) {
+    if (!is_number(code)) continue;
+    step = std::gcd(step, o.grid[code] - lowest), highest = std::max(highest, o.grid[code]);
+  }
+  if (step == 0) step = 1;  // a single integer
+  span = (highest - lowest) / step;
+  return found && span <= 3;
 }
 
 }  // namespace
@@ -145,6 +168,29 @@ bool make_decoder(const Plan& plan, Math math, Decoder& d, int32_t& center) {
     }
   }
   return true;
+}
+
+BitDigits make_bit_digits(const Plan& plan, const Layout& l) {
+  const Operand &w = plan.weight, &a = plan.activation;
+  BitDigits d{};
+  // A product takes 128 k's, which may not hold two folds. Zero points of x would move its digits.
+  if (plan.carrier != kInt8 || w.bits > kMostBitPlanes || a.has_zero_point || l.chunks == 0 || (l.folds > 1 && l.fold_padded < 128))
+    return d;
+  int span;
+  if (!evenly_spaced(w, d.weight_lowest, d.weight_step, span) || !evenly_spaced(a, d.x_lowest, d.x_step, span)) return d;
+  d.x_planes = span <= 1 ? 1 : 2;
+  uint32_t digits[4] = {};
+  for (int code = 0; code < 1 << w.bits; ++code) {
+    const int from = code ^ w.code_flip;
+    if (w.values[from] == w.values[from]) digits[code] = (w.grid[from] - d.weight_lowest) / d.weight_step;
+  }
+  d.stored_zero = digits[0];
+  for (int b = 0; b < kMostBitPlanes; ++b) {  // a function of two bits is a sum modulo 2 of their products
+    const auto bit = [&](int code) { return digits[code] >> b & 1; };
+    const uint32_t terms[] = {bit(0), bit(0) ^ bit(1), bit(0) ^ bit(2), bit(0) ^ bit(1) ^ bit(2) ^ bit(3)};
+    for (int i = 0; i < 4; ++i) d.terms[b][i] = 0u - terms[i];
+  }
+  return d;
 }
 
 bool make_scale_code(const Operand& operand, ScaleCode& scale) {

@@ -14,6 +14,7 @@ namespace {
 constexpr int64_t kMaxNarrowRows = 16, kMaxOrderedColumns = 8, kMaxLanesRows = 8;
 constexpr int64_t kLeastChunksPerSplit = 4;
 
+constexpr int kAmpere = 80;
 constexpr int kHopper = 90;  // of whose instructions linear_warpgroup is made; newer GPUs do not have them
 
 bool is_exact(Math math) { return math == kMathInt8 || math == kMathInt16; }
@@ -34,6 +35,11 @@ QuantizeParams quantize_params(const Plan& plan, const Layout& l, const Job& job
   q.per_tensor = a.granularity == kTensor;
   if (a.scale_kind == kTwoLevel) q.tensor_scale = reinterpret_cast<float*>(workspace + job.tensor_scale_at);
   if (a.scale_kind == kTwoLevel || q.per_tensor) q.extremes = reinterpret_cast<uint32_t*>(workspace + job.extremes_at);
+  if (job.route == kRouteBits) {
+    q.planes = job.digits.x_planes, q.weight_bits = l.bits, q.lowest = job.digits.x_lowest;
+    q.reciprocal = int(ceil_div(1 << 16, job.digits.x_step));
+    q.bits = reinterpret_cast<uint32_t*>(workspace + job.x_at);
+  }
   Rounding& r = q.rounding;
   r.encode_kind = a.encode_kind, r.scale_kind = a.scale_kind, r.has_zero_point = a.has_zero_point, r.is_signed = a.is_signed;
   r.scale_exponent = a.scale_exponent, r.mantissa_bits = a.mantissa_bits, r.min_exponent = a.min_exponent;
@@ -77,10 +83,19 @@ LinearParams linear_params(const Plan& plan, const Layout& l, const Job& job, co
   return p;
 }
 
+BitsParams bits_params(const Layout& l, const Job& job, const LinearParams& linear) {
+  BitsParams p{linear};
+  const BitDigits& d = job.digits;
+  std::copy(&d.terms[0][0], &d.terms[0][0] + kMostBitPlanes * 4, &p.terms[0][0]);
+  p.product = d.x_step * d.weight_step, p.per_digit = d.x_lowest * d.weight_step;
+  p.padding = int(l.fold_padded - l.fold) * d.stored_zero;
+  return p;
+}
+
 // Rows of x for one block: as many as fit, and no more than there are.
 int columns_for(const Plan& plan, const Layout& l, const Job& job, int64_t m, const Gpu& gpu) {
   if (job.route == kRouteLanes) return int(m);
-  if (job.route == kRouteWide) return kWideRows;
+  if (job.route == kRouteWide || job.route == kRouteBits) return kWideRows;
   if (job.route == kRouteWarpgroup) {  // the larger tile reads less; it may leave a tenth of the GPU without work
     const int64_t blocks = ceil_div(l.n, kWarpgroupOutputs) * ceil_div(m, kMostTileRows);
     return job.math != kMathInt16 && m > kMostTileRows / 2 && 10 * blocks >= 9 * gpu.multiprocessors ? kMostTileRows : kMostTileRows / 2;
@@ -97,7 +112,7 @@ bool whole_steps(const Layout& l) { return l.folds <= 1 || l.fold_padded >= 32; 
 
 // Chunks of K for each block, where the order of float additions is free and outputs alone do not fill the GPU.
 int chunks_per_split(const Layout& l, const Job& job, int64_t m, const Gpu& gpu) {
-  const bool wide = job.route == kRouteWide;
+  const bool wide = job.route == kRouteWide || job.route == kRouteBits;
   if (!(wide || job.route == kRouteWarpgroup) || (is_exact(job.math) && l.folds > 1) || l.chunks == 0) return int(l.chunks);
   const int64_t blocks = ceil_div(l.n, wide ? 16 * kWideWarps : kWarpgroupOutputs) * ceil_div(m, job.columns);
   const int64_t wanted = (wide ? 2 : 1) * gpu.multiprocessors;  // at least so many run at the same time
@@ -108,6 +123,14 @@ int chunks_per_split(const Layout& l, const Job& job, int64_t m, const Gpu& gpu)
 }
 
 }  // namespace
+
+bool parse_preference(const std::string& name, Preference& preference) {
+  if (name.empty()) preference = kPreferFastest;
+  else if (name == "usual") preference = kPreferUsual;
+  else if (name == "bits") preference = kPreferBits;
+  else return false;
+  return true;
+}
 
 std::string unsupported(const Plan& plan) {
   ScaleCode scale;
@@ -141,6 +164,11 @@ Job make_job(const Plan& plan, int64_t m, ElementType x_type, const Gpu& gpu) {
     make_decoder(plan, job.math, job.decoder, job.center);
     const bool few = m <= (l.folds > 1 ? kMaxOrderedColumns : kMaxNarrowRows);
     job.route = few ? kRouteNarrow : kRouteWide;
+    // Bits: eight times the rate of int8 by NVIDIA's table for sm_80, of which up to four products take half. No other GPU's
+    // rate is published.
+    const bool bits_pay = gpu.preference == kPreferBits || (gpu.preference == kPreferFastest && gpu.capability == kAmpere && !few);
+    if (bits_pay) job.digits = make_bit_digits(plan, l);
+    if (job.digits.x_planes) job.route = kRouteBits, job.center = job.digits.weight_lowest;
   } else {
     job.math = x_type == kElementFloat32   ? kMathFloat32
                : x_type == kElementFloat16 ? kMathFloat16
@@ -167,7 +195,7 @@ Job make_job(const Plan& plan, int64_t m, ElementType x_type, const Gpu& gpu) {
     return at;
   };
   if (is_exact(job.math)) {
-    job.x_at = take(m * l.k_padded);
+    job.x_at = take(job.route == kRouteBits ? m * l.k_padded / 8 * job.digits.x_planes : m * l.k_padded);
     job.x_high_at = job.math == kMathInt16 ? take(m * l.k_padded) : 0;
     job.sums_at = take(job.x_rows * l.folds * 4);
     job.scales_at = take(job.x_rows * activation_groups(plan) * 4);
@@ -192,7 +220,7 @@ cudaError_t linear(const Plan& plan, const Job& job, const uint8_t* weight, cons
     const QuantizeParams q = quantize_params(plan, l, job, x, x_type, m, space);
     const cudaError_t error = quantize_activations(q, stream);
     if (error != cudaSuccess) return error;
-    p.x = q.low, p.x_high = q.high, p.x_sums = q.sums, p.x_scales = q.scales, p.x_tensor_scale = q.tensor_scale;
+    p.x = job.route == kRouteBits ? static_cast<const void*>(q.bits) : q.low, p.x_high = q.high, p.x_sums = q.sums, p.x_scales = q.scales, p.x_tensor_scale = q.tensor_scale;
   } else if (job.spread) {
     SpreadParams s{};
     s.x = x, s.x_type = x_type, s.m = m, s.k = plan.k, s.layout = l, s.out = space + job.x_at;
@@ -226,6 +254,7 @@ cudaError_t linear(const Plan& plan, const Job& job, const uint8_t* weight, cons
         case kMathFloat16: return linear_warpgroup_float16(p, l.bits, stream);
         default: return linear_warpgroup_bfloat16(p, l.bits, stream);
       }
+    case kRouteBits: return linear_bits_planes(bits_params(l, job, p), l.bits, job.digits.x_planes, stream);
     case kRouteLanes: return linear_lanes_float32(p, l.bits, stream);
     default: return cudaErrorNotSupported;
   }

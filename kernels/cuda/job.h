@@ -7,7 +7,7 @@
 #include <string>
 
 #include "activations.h"
-#include "params.h"
+#include "bits_space.h"
 #include "storage.h"
 
 namespace minifloat::cuda {
@@ -18,11 +18,33 @@ enum Route : int32_t {
   kRouteLanes = 2,     // lanes.cuh
   kRouteMultiply = 3,  // dequantize_weight, then a float32 product by whoever calls
   kRouteWarpgroup = 4,  // warpgroup.cuh
+  kRouteBits = 5,       // bits.cu
 };
+
+// Which kernels to use where they can be, for measurements.
+enum Preference : int32_t {
+  kPreferFastest = 0,  // what is known to be
+  kPreferUsual = 1,    // never those that are for some cases only
+  kPreferBits = 2,
+};
+
+constexpr const char* kPreferenceNames = "'' (what is known to be fastest), 'usual', 'bits'";
+
+// False if there is no such name.
+bool parse_preference(const std::string& name, Preference& preference);
 
 struct Gpu {
   int capability;       // 10 * major + minor
   int multiprocessors;
+  Preference preference = kPreferFastest;
+};
+
+// How linear_bits sees a plan; x_planes is 0 where it cannot multiply it.
+struct BitDigits {
+  int32_t x_planes;
+  int32_t weight_lowest, weight_step, x_lowest, x_step;  // integer = lowest + step * digit
+  int32_t stored_zero;                                   // the digit of stored code 0, which padded places hold
+  uint32_t terms[kMostBitPlanes][4];
 };
 
 struct Job {
@@ -35,10 +57,13 @@ struct Job {
   bool spread;     // float contract: x has to be copied to the layout's K
   Decoder decoder;
   int32_t center;
+  BitDigits digits;  // kRouteBits
 };
 
 // Tables for a kind of multiplication; false if it cannot hold this weight exactly.
 bool make_decoder(const Plan& plan, Math math, Decoder& decoder, int32_t& center);
+
+BitDigits make_bit_digits(const Plan& plan, const Layout& layout);
 
 // False if the scales' values are not those of a minifloat with one sign, one exponent and one mantissa field.
 bool make_scale_code(const Operand& operand, ScaleCode& scale);

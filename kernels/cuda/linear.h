@@ -3,7 +3,7 @@
 
 #include <cuda_runtime.h>
 
-#include "params.h"
+#include "bits_space.h"
 
 namespace minifloat::cuda {
 
@@ -20,6 +20,8 @@ cudaError_t linear_warpgroup_int16(const LinearParams& p, int bits, cudaStream_t
 cudaError_t linear_warpgroup_float16(const LinearParams& p, int bits, cudaStream_t stream);
 cudaError_t linear_warpgroup_bfloat16(const LinearParams& p, int bits, cudaStream_t stream);
 cudaError_t linear_warpgroup_float8(const LinearParams& p, int bits, cudaStream_t stream);
+// bits: of the weights' codes, 1 or 2; x_planes: of x's digits, 1 or 2.
+cudaError_t linear_bits_planes(const BitsParams& p, int bits, int x_planes, cudaStream_t stream);
 cudaError_t linear_lanes_float32(const LinearParams& p, int bits, cudaStream_t stream);
 
 }  // namespace minifloat::cuda

@@ -23,7 +23,7 @@ FLAGS = ["-std=c++20", "-O1", "-g0", "-Wall", "-Wno-unknown-pragmas", "-Wno-mayb
 FLAGS += ["-ffp-contract=off", "-DMINIFLOAT_SHIM", f"-I{SHIM}", f"-I{ROOT / 'kernels'}"]
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float8_e4m3fn: 3}
 ROUTES, MATHS = (
-    ("narrow", "wide", "lanes", "multiply", "warpgroup"),
+    ("narrow", "wide", "lanes", "multiply", "warpgroup", "bits"),
     ("int8", "int16", "float16", "bfloat16", "float32", "float8"),
 )
 
@@ -99,8 +99,10 @@ class Shim:
     def multiplies_float8(self, plan, m, capability=90) -> bool:
         return bool(self.library.mf_multiplies_float8(_pointer(plan), ctypes.c_int64(m), capability))
 
-    def linear(self, x, weight, plan, bias=None, capability=80, multiprocessors=132):
+    def linear(self, x, weight, plan, bias=None, capability=80, multiprocessors=132, prefer=""):
         """(y, route, math) on a GPU of that compute capability (80 is 8.0) and that many multiprocessors.
+
+        prefer: kernels to use where they can be (parse_preference in kernels/cuda/job.cpp).
 
         y is None where the route is to dequantize and multiply elsewhere.
         """
@@ -120,6 +122,7 @@ class Shim:
             _pointer(y),
             capability,
             multiprocessors,
+            prefer.encode(),
             ctypes.byref(route),
             ctypes.byref(math),
         )

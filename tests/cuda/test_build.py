@@ -39,6 +39,12 @@ def test_state_says_what_is_missing():
         assert state.startswith(("available (", "too old a GPU ("))
 
 
+@pytest.mark.skipif(cuda.built(), reason="the CUDA kernels are built: the GPU's tests prefer some of them")
+def test_preferring_kernels_that_are_not_built():
+    with pytest.raises(RuntimeError, match="the CUDA kernels are not built"), cuda.preferred("bits"):
+        pass
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here: `make gpu` would use it")
 def test_make_gpu_fails_without_a_gpu():
     done = subprocess.run([sys.executable, "-m", "benchmarks.gpu.run"], cwd=ROOT, capture_output=True, text=True)

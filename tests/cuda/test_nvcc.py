@@ -50,12 +50,16 @@ def test_instructions(source, arch):
         if name.startswith("linear_warpgroup") and arch != "sm_90a":
             assert sum(counts.values()) < 100, f"{name} is empty but on sm_90a"
             continue
-        bits = int(name.rstrip(">").split(", ")[1 if "linear_lanes" not in name else 0].split("<")[-1])
+        first = name.startswith(("linear_lanes", "linear_bits"))  # else the kind of multiplication comes before
+        bits = int(name.rstrip(">").split(", ")[0 if first else 1].split("<")[-1])
         # The codes of a chunk, and again of the next one: 16 bytes a lane each.
         assert count("LDG", "NA") >= 2 * bits, f"{name} streams its codes past L1"
         assert count("LDGSTS", "128") >= 2, f"{name} copies scales by cp.async"
         math = name.split("<")[1].split(",")[0]
-        if name.startswith("linear_warpgroup"):
+        if name.startswith("linear_bits"):  # per plane of x, tiles of eight rows; the weights' digits once
+            planes, ordered = int(name.split(", ")[1]), name.endswith("1>")
+            assert count("BMMA", "AND.POPC") == (8 * planes + 1) * bits * (3 if ordered else 1), name
+        elif name.startswith("linear_warpgroup"):
             assert count(WARPGROUP_MULTIPLIES[math]) == (8 if math == "int16" else 2), name
             assert count("WARPGROUP", "ARRIVE") == 2 and count("FENCE", "ASYNC") == 1, name
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -14,6 +15,24 @@ OLDEST = (8, 0)  # mma.sync of 8-bit and bfloat16 operands, cp.async
 def built() -> bool:
     """Whether the extension was compiled with the CUDA kernels."""
     return hasattr(torch.ops.minifloat, "cuda_version")
+
+
+@contextmanager
+def preferred(kernels: str = ""):
+    """For tests and measurements: use these kernels wherever the plan allows them, in all threads.
+
+    kernels: "bits" (products of single bits), "usual" (never those), or "" (whichever is known to be faster).
+    Raises:
+        RuntimeError: the CUDA kernels are not built.
+        ValueError: no kernels of that name.
+    """
+    if not built():
+        raise RuntimeError(f"cuda.preferred({kernels!r}): the CUDA kernels are {state()}")
+    torch.ops.minifloat.cuda_prefer(kernels)
+    try:
+        yield
+    finally:
+        torch.ops.minifloat.cuda_prefer("")
 
 
 @cache

@@ -93,6 +93,14 @@ def test_many_rows_and_outputs():
             check_float(*case(weight, None, 1100, 2000, 512, dtype)[:3])
 
 
+@pytest.mark.parametrize("activation", ["binary-row", "ternary-row", "int2-g128", "int2-row-bf16"])
+def test_products_of_bits(activation):
+    with cuda.preferred("bits"):
+        for weight in ("binary-row", "ternary-g128", "int2-row", "uint2-g128-zp"):
+            for shape in ((3, 17, 384), (70, 130, 2560), (1100, 1000, 512)):
+                check_exact(*case(weight, activation, *shape))
+
+
 def test_large_layer():
     for m in (1, 16, 64):
         check_exact(*case("e2m1-g32-e8m0", "int8-row", m, 4096, 4096))
@@ -257,3 +265,5 @@ def test_sanitized(activation):
             (check_exact(q, x, bias, activation) if activation else check_float(q, x, bias))
     q, x, bias, _ = case("nf4-g64", None, 3, 17, 320)
     check_float(q, x, bias)
+    with cuda.preferred("bits"):
+        check_exact(*case("ternary-g128", "binary-row", 19, 33, 384))

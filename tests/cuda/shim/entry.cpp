@@ -51,14 +51,16 @@ const char* mf_unsupported(const void* plan) {
 }
 
 int mf_multiplies_float8(const void* plan, int64_t m, int capability) {
-  return cuda::multiplies_float8(plan_of(plan), m, {capability, 132});
+  return cuda::multiplies_float8(plan_of(plan), m, {capability, 132, cuda::kPreferFastest});
 }
 
 // -1: the route is to dequantize and multiply elsewhere. *route tells which way it went.
 int mf_linear(const void* record, const uint8_t* weight, const void* x, int x_type, int64_t m, const float* bias, void* y,
-              int capability, int multiprocessors, int* route, int* math) {
+              int capability, int multiprocessors, const char* preferred, int* route, int* math) {
   const Plan& plan = plan_of(record);
-  const cuda::Job job = cuda::make_job(plan, m, cuda::ElementType(x_type), {capability, multiprocessors});
+  cuda::Preference preference;
+  if (!cuda::parse_preference(preferred, preference)) return cudaErrorInvalidValue;
+  const cuda::Job job = cuda::make_job(plan, m, cuda::ElementType(x_type), {capability, multiprocessors, preference});
   *route = job.route, *math = job.math;
   if (job.route == cuda::kRouteMultiply) return -1;
   const Guarded workspace(job.workspace_bytes);

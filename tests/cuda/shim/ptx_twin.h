@@ -120,6 +120,25 @@ inline void mma_s8_k32(int32_t (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, u
   mma<4, 2>(d, a, b, s8_product<2>);
 }
 
+// m16n8k128 and m16n8k256 of .b1, and.popc: bit i of register r of lane 4 g + t is A[g + 8 (r % 2)][128 (r / 2) + 32 t + i] and
+// B[128 r + 32 t + i][g]; a product of two bits is their conjunction, and a sum counts ones.
+template <int kHalves>
+int32_t b1_product(int32_t sum, uint32_t (*slots)[32], unsigned row, unsigned column) {
+  uint32_t total = sum;  // wraps
+  for (unsigned half = 0; half < kHalves; ++half)
+    for (unsigned t = 0; t < 4; ++t)
+      total += __builtin_popcount(slots[2 * half + row / 8][row % 8 * 4 + t] & slots[2 * kHalves + half][column * 4 + t]);
+  return int32_t(total);
+}
+inline void mma_b1_k128(int32_t (&d)[4], uint32_t a0, uint32_t a1, uint32_t b0) {
+  const uint32_t a[] = {a0, a1}, b[] = {b0};
+  mma<2, 1>(d, a, b, b1_product<1>);
+}
+inline void mma_b1_k256(int32_t (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
+  const uint32_t a[] = {a0, a1, a2, a3}, b[] = {b0, b1};
+  mma<4, 2>(d, a, b, b1_product<2>);
+}
+
 // m16n8k16 of 16-bit floats: half j of register r of lane 4 g + t is A[g + 8 (r % 2)][8 (r / 2) + 2 t + j] and
 // B[8 r + 2 t + j][g]. Products are exact in float32; the order of the additions is the hardware's own, here ascending.
 template <float (*kValue)(uint16_t)>
