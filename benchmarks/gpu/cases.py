@@ -17,6 +17,7 @@ OURS = (
     ("int8-row x int8-row", "int8-row", "int8-row", ""),
     ("e2m1-g128 x float8", "e2m1-g128", "float8", ""),
     ("e4m3fn-row x float8", "e4m3fn-row", "float8", ""),
+    ("binary-g128", "binary-g128", None, ""),
     ("int2-row x int2-row, bits", "int2-row", "int2-row", "bits"),
     ("int2-row x int2-row, usual", "int2-row", "int2-row", "usual"),
     ("binary-row x binary-row, bits", "binary-row", "binary-row", "bits"),
@@ -24,6 +25,10 @@ OURS = (
 OURS_FULL = (
     ("nf4-g64", "nf4-g64", None, ""),
     ("int2-g128", "int2-g128", None, ""),
+    ("binary-g128, tables", "binary-g128", None, "tables"),
+    ("binary-g128, usual", "binary-g128", None, "usual"),
+    ("int1-g128, tables", "int1-g128", None, "tables"),
+    ("int1-g128, usual", "int1-g128", None, "usual"),
     ("int3-g128", "int3-g128", None, ""),
     ("e3m2-row", "e3m2-row", None, ""),
     ("mxfp4", "mxfp4", None, ""),

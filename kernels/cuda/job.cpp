@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "linear.h"
+#include "tables_space.h"
 #include "warpgroup_space.h"
 #include "wide_space.h"
 
@@ -92,6 +93,12 @@ BitsParams bits_params(const Layout& l, const Job& job, const LinearParams& line
   return p;
 }
 
+TablesParams tables_params(const Plan& plan, const LinearParams& linear) {
+  TablesParams p{linear};
+  for (int code = 0; code < 2; ++code) p.values[code] = plan.weight.values[code ^ plan.weight.code_flip];
+  return p;
+}
+
 // Rows of x for one block: as many as fit, and no more than there are.
 int columns_for(const Plan& plan, const Layout& l, const Job& job, int64_t m, const Gpu& gpu) {
   if (job.route == kRouteLanes) return int(m);
@@ -109,6 +116,16 @@ int columns_for(const Plan& plan, const Layout& l, const Job& job, int64_t m, co
 
 // One product of linear_warpgroup takes 32 bytes of K, which may not hold two folds.
 bool whole_steps(const Layout& l) { return l.folds <= 1 || l.fold_padded >= 32; }
+
+// A table's four k's are spread over 64, which may not hold two folds; zero points would need tables for each.
+bool has_tables(const Plan& plan, const Layout& l) {
+  return l.bits == 1 && !plan.weight.has_zero_point && l.chunks > 0 && (l.folds <= 1 || l.fold_padded >= 64);
+}
+
+// The type of x that the kernels of the float contract read.
+ElementType operand_type(const Job& job, ElementType x_type) {
+  return job.math == kMathFloat32 && job.route != kRouteTables ? kElementFloat32 : x_type;
+}
 
 // Chunks of K for each block, where the order of float additions is free and outputs alone do not fill the GPU.
 int chunks_per_split(const Layout& l, const Job& job, int64_t m, const Gpu& gpu) {
@@ -128,6 +145,7 @@ bool parse_preference(const std::string& name, Preference& preference) {
   if (name.empty()) preference = kPreferFastest;
   else if (name == "usual") preference = kPreferUsual;
   else if (name == "bits") preference = kPreferBits;
+  else if (name == "tables") preference = kPreferTables;
   else return false;
   return true;
 }
@@ -180,6 +198,11 @@ Job make_job(const Plan& plan, int64_t m, ElementType x_type, const Gpu& gpu) {
     }
     job.route = job.math == kMathFloat32 ? (m <= kMaxLanesRows ? kRouteLanes : kRouteMultiply)
                                          : (m <= kMaxNarrowRows ? kRouteNarrow : kRouteWide);
+    // A row at a time, so only one pays, and not where four weights of 16 bits take two instructions (docs/gpu.md counts).
+    const bool costly = job.math == kMathFloat32 || job.decoder.kind == kDecodeTable;
+    const bool tables_pay =
+        gpu.preference == kPreferTables ? m <= kMaxLanesRows : gpu.preference == kPreferFastest && m == 1 && costly;
+    if (tables_pay && has_tables(plan, l)) job.route = kRouteTables, job.math = kMathFloat32;
   }
   if (job.route == kRouteWide && gpu.capability == kHopper && (!is_exact(job.math) || whole_steps(l))) job.route = kRouteWarpgroup;
   if (job.route == kRouteWide && job.math == kMathInt16) job.route = kRouteNarrow;
@@ -202,7 +225,7 @@ Job make_job(const Plan& plan, int64_t m, ElementType x_type, const Gpu& gpu) {
     job.tensor_scale_at = take(4);
     job.extremes_at = take(8);
   } else if (job.route != kRouteMultiply) {
-    const ElementType wanted = job.math == kMathFloat32 ? kElementFloat32 : x_type;
+    const ElementType wanted = operand_type(job, x_type);
     job.spread = l.k != l.k_padded || wanted != x_type || job.route == kRouteWarpgroup;
     if (job.spread) job.x_at = take(m * l.k_padded * (wanted == kElementFloat32 ? 4 : wanted == kElementFloat8 ? 1 : 2));
   }
@@ -224,7 +247,7 @@ cudaError_t linear(const Plan& plan, const Job& job, const uint8_t* weight, cons
   } else if (job.spread) {
     SpreadParams s{};
     s.x = x, s.x_type = x_type, s.m = m, s.k = plan.k, s.layout = l, s.out = space + job.x_at;
-    s.out_type = job.math == kMathFloat32 ? kElementFloat32 : x_type;
+    s.out_type = operand_type(job, x_type);
     s.operand_order = job.route == kRouteWarpgroup;
     const cudaError_t error = spread_activations(s, stream);
     if (error != cudaSuccess) return error;
@@ -255,6 +278,7 @@ cudaError_t linear(const Plan& plan, const Job& job, const uint8_t* weight, cons
         default: return linear_warpgroup_bfloat16(p, l.bits, stream);
       }
     case kRouteBits: return linear_bits_planes(bits_params(l, job, p), l.bits, job.digits.x_planes, stream);
+    case kRouteTables: return linear_tables_float32(tables_params(plan, p), stream);
     case kRouteLanes: return linear_lanes_float32(p, l.bits, stream);
     default: return cudaErrorNotSupported;
   }

@@ -19,6 +19,7 @@ enum Route : int32_t {
   kRouteMultiply = 3,  // dequantize_weight, then a float32 product by whoever calls
   kRouteWarpgroup = 4,  // warpgroup.cuh
   kRouteBits = 5,       // bits.cu
+  kRouteTables = 6,     // tables.cu
 };
 
 // Which kernels to use where they can be, for measurements.
@@ -26,9 +27,10 @@ enum Preference : int32_t {
   kPreferFastest = 0,  // what is known to be
   kPreferUsual = 1,    // never those that are for some cases only
   kPreferBits = 2,
+  kPreferTables = 3,
 };
 
-constexpr const char* kPreferenceNames = "'' (what is known to be fastest), 'usual', 'bits'";
+constexpr const char* kPreferenceNames = "'' (what is known to be fastest), 'usual', 'bits', 'tables'";
 
 // False if there is no such name.
 bool parse_preference(const std::string& name, Preference& preference);

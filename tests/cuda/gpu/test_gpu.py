@@ -101,6 +101,14 @@ def test_products_of_bits(activation):
                 check_exact(*case(weight, activation, *shape))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_tables_of_sums(dtype):
+    with cuda.preferred("tables"):
+        for weight in ("binary-row", "binary-g128", "int1-g64", "uint1-tensor"):
+            for shape in ((1, 17, 384), (1, 1000, 9216), (8, 130, 512)):
+                check_float(*case(weight, None, *shape, dtype)[:3])
+
+
 def test_large_layer():
     for m in (1, 16, 64):
         check_exact(*case("e2m1-g32-e8m0", "int8-row", m, 4096, 4096))
@@ -267,3 +275,5 @@ def test_sanitized(activation):
     check_float(q, x, bias)
     with cuda.preferred("bits"):
         check_exact(*case("ternary-g128", "binary-row", 19, 33, 384))
+    with cuda.preferred("tables"):
+        check_float(*case("binary-g64", None, 2, 33, 320)[:3])
