@@ -2,6 +2,7 @@
 #include <ATen/Context.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/matmul.h>
+#include <ATen/ops/mm.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
@@ -127,6 +128,20 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> restore_weight(const at::Tensor& 
   return {codes, scales, points};
 }
 
+// x times the weights decoded to scratch memory, by cuBLAS with sums and product in float32, then scales and bias.
+void linear_by_product(const Plan& p, const cuda::Job& job, const at::Tensor& rows, cuda::ElementType type, const at::Tensor& weight,
+                       const float* bias, const at::Tensor& y) {
+  const int64_t m = rows.size(0), k_padded = cuda::layout_of(p).k_padded;
+  const at::Tensor decoded = at::empty({p.n, k_padded}, rows.options());
+  const at::Tensor x = job.spread ? at::empty({m, k_padded}, rows.options()) : rows;
+  check_cuda(cuda::prepare_product(p, job, bytes_of(weight), rows.const_data_ptr(), type, m, decoded.data_ptr(), x.data_ptr(),
+                                   stream_of(weight)),
+             "linear");
+  const at::Tensor product = at::mm(x, decoded.t(), at::kFloat);
+  check_cuda(cuda::finish_product(p, job, bytes_of(weight), type, m, product.data_ptr<float>(), bias, y.data_ptr(), stream_of(weight)),
+             "linear");
+}
+
 // y has x's type; bfloat16 for 8-bit floats, which are multiplied as they are where that can be, else widened.
 at::Tensor linear_cuda(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& record,
                        const std::optional<at::Tensor>& bias, int64_t out_features) {
@@ -161,6 +176,10 @@ at::Tensor linear_cuda(const at::Tensor& x, const at::Tensor& weight, const at::
     at::Tensor product = at::matmul(rows.to(at::kFloat), dequantized(p, weight, "linear").t());
     if (bias.has_value()) product.add_(bias_floats);
     return product.to(y_type).reshape(shape);
+  }
+  if (job.route == cuda::kRouteProduct) {
+    linear_by_product(p, job, rows, type, weight, bias.has_value() ? bias_floats.const_data_ptr<float>() : nullptr, y);
+    return y.reshape(shape);
   }
   const at::Tensor workspace = at::empty({job.workspace_bytes}, weight.options());
   check_cuda(cuda::linear(p, job, bytes_of(weight), rows.const_data_ptr(), type, m,

@@ -11,6 +11,8 @@ OURS = (
     ("e2m1-g128", "e2m1-g128", None, ""),
     ("int4-g128", "int4-g128", None, ""),
     ("e2m3-row", "e2m3-row", None, ""),
+    ("int4-row", "int4-row", None, ""),
+    ("int4-row, product", "int4-row", None, "product"),
     ("int8-row", "int8-row", None, ""),
     ("e2m1-row x int8-row", "e2m1-row", "int8-row", ""),
     ("int4-g128 x int8-row", "int4-g128", "int8-row", ""),

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "linear.h"
+#include "product.h"
 #include "tables_space.h"
 #include "warpgroup_space.h"
 #include "wide_space.h"
@@ -13,7 +14,7 @@ namespace minifloat::cuda {
 namespace {
 
 constexpr int64_t kMaxNarrowRows = 16, kMaxOrderedColumns = 8, kMaxLanesRows = 8;
-constexpr int64_t kLeastChunksPerSplit = 4;
+constexpr int64_t kLeastChunksPerSplit = 4, kLeastProductRows = 2048;
 
 constexpr int kAmpere = 80;
 constexpr int kHopper = 90;  // of whose instructions linear_warpgroup is made; newer GPUs do not have them
@@ -127,6 +128,15 @@ ElementType operand_type(const Job& job, ElementType x_type) {
   return job.math == kMathFloat32 && job.route != kRouteTables ? kElementFloat32 : x_type;
 }
 
+cudaError_t spread_x(const Plan& plan, const Layout& l, const Job& job, const void* x, ElementType x_type, int64_t m, void* out,
+                     cudaStream_t stream) {
+  SpreadParams s{};
+  s.x = x, s.x_type = x_type, s.m = m, s.k = plan.k, s.layout = l, s.out = out;
+  s.out_type = operand_type(job, x_type);
+  s.operand_order = job.route == kRouteWarpgroup;
+  return spread_activations(s, stream);
+}
+
 // Chunks of K for each block, where the order of float additions is free and outputs alone do not fill the GPU.
 int chunks_per_split(const Layout& l, const Job& job, int64_t m, const Gpu& gpu) {
   const bool wide = job.route == kRouteWide || job.route == kRouteBits;
@@ -146,6 +156,7 @@ bool parse_preference(const std::string& name, Preference& preference) {
   else if (name == "usual") preference = kPreferUsual;
   else if (name == "bits") preference = kPreferBits;
   else if (name == "tables") preference = kPreferTables;
+  else if (name == "product") preference = kPreferProduct;
   else return false;
   return true;
 }
@@ -203,6 +214,11 @@ Job make_job(const Plan& plan, int64_t m, ElementType x_type, const Gpu& gpu) {
     const bool tables_pay =
         gpu.preference == kPreferTables ? m <= kMaxLanesRows : gpu.preference == kPreferFastest && m == 1 && costly;
     if (tables_pay && has_tables(plan, l)) job.route = kRouteTables, job.math = kMathFloat32;
+    // One scale an output: others cannot wait for the end, nor be multiplied in before and fit 16 bits.
+    const bool product_pays = gpu.preference == kPreferProduct || (gpu.preference == kPreferFastest && gpu.capability != kHopper &&
+                                                                   m >= kLeastProductRows);
+    if (product_pays && l.folds == 1 && l.chunks > 0 && (job.math == kMathFloat16 || job.math == kMathBFloat16))
+      job.route = kRouteProduct;
   }
   if (job.route == kRouteWide && gpu.capability == kHopper && (!is_exact(job.math) || whole_steps(l))) job.route = kRouteWarpgroup;
   if (job.route == kRouteWide && job.math == kMathInt16) job.route = kRouteNarrow;
@@ -227,7 +243,7 @@ Job make_job(const Plan& plan, int64_t m, ElementType x_type, const Gpu& gpu) {
   } else if (job.route != kRouteMultiply) {
     const ElementType wanted = operand_type(job, x_type);
     job.spread = l.k != l.k_padded || wanted != x_type || job.route == kRouteWarpgroup;
-    if (job.spread) job.x_at = take(m * l.k_padded * (wanted == kElementFloat32 ? 4 : wanted == kElementFloat8 ? 1 : 2));
+    if (job.spread && job.route != kRouteProduct) job.x_at = take(m * l.k_padded * (wanted == kElementFloat32 ? 4 : wanted == kElementFloat8 ? 1 : 2));
   }
   if (job.splits > 1) job.partial_at = take(job.splits * m * l.n * 4);
   return job;
@@ -245,13 +261,9 @@ cudaError_t linear(const Plan& plan, const Job& job, const uint8_t* weight, cons
     if (error != cudaSuccess) return error;
     p.x = job.route == kRouteBits ? static_cast<const void*>(q.bits) : q.low, p.x_high = q.high, p.x_sums = q.sums, p.x_scales = q.scales, p.x_tensor_scale = q.tensor_scale;
   } else if (job.spread) {
-    SpreadParams s{};
-    s.x = x, s.x_type = x_type, s.m = m, s.k = plan.k, s.layout = l, s.out = space + job.x_at;
-    s.out_type = operand_type(job, x_type);
-    s.operand_order = job.route == kRouteWarpgroup;
-    const cudaError_t error = spread_activations(s, stream);
+    const cudaError_t error = spread_x(plan, l, job, x, x_type, m, space + job.x_at, stream);
     if (error != cudaSuccess) return error;
-    p.x = s.out;
+    p.x = space + job.x_at;
   } else {
     p.x = x;
   }
@@ -282,6 +294,24 @@ cudaError_t linear(const Plan& plan, const Job& job, const uint8_t* weight, cons
     case kRouteLanes: return linear_lanes_float32(p, l.bits, stream);
     default: return cudaErrorNotSupported;
   }
+}
+
+cudaError_t prepare_product(const Plan& plan, const Job& job, const uint8_t* weight, const void* x, ElementType x_type, int64_t m,
+                            void* decoded, void* spread, cudaStream_t stream) {
+  const Layout l = layout_of(plan);
+  if (job.spread) {
+    const cudaError_t error = spread_x(plan, l, job, x, x_type, m, spread, stream);
+    if (error != cudaSuccess) return error;
+  }
+  const ProductParams p{linear_params(plan, l, job, weight, m), static_cast<uint16_t*>(decoded)};
+  return job.math == kMathFloat16 ? decode_float16(p, l.bits, stream) : decode_bfloat16(p, l.bits, stream);
+}
+
+cudaError_t finish_product(const Plan& plan, const Job& job, const uint8_t* weight, ElementType x_type, int64_t m, float* product,
+                           const float* bias, void* y, cudaStream_t stream) {
+  LinearParams p = linear_params(plan, layout_of(plan), job, weight, m);
+  p.bias = bias, p.y = y, p.y_type = x_type, p.partial = product;
+  return finish_float32(p, stream);
 }
 
 StorageParams storage_params(const Plan& plan, uint8_t* packed, uint8_t* scales, uint8_t* zero_points, uint8_t* weight) {

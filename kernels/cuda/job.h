@@ -20,6 +20,7 @@ enum Route : int32_t {
   kRouteWarpgroup = 4,  // warpgroup.cuh
   kRouteBits = 5,       // bits.cu
   kRouteTables = 6,     // tables.cu
+  kRouteProduct = 7,    // product.cu, and between its kernels a product by whoever calls
 };
 
 // Which kernels to use where they can be, for measurements.
@@ -28,9 +29,10 @@ enum Preference : int32_t {
   kPreferUsual = 1,    // never those that are for some cases only
   kPreferBits = 2,
   kPreferTables = 3,
+  kPreferProduct = 4,
 };
 
-constexpr const char* kPreferenceNames = "'' (what is known to be fastest), 'usual', 'bits', 'tables'";
+constexpr const char* kPreferenceNames = "'' (what is known to be fastest), 'usual', 'bits', 'tables', 'product'";
 
 // False if there is no such name.
 bool parse_preference(const std::string& name, Preference& preference);
@@ -78,9 +80,17 @@ bool multiplies_float8(const Plan& plan, int64_t m, const Gpu& gpu);
 
 Job make_job(const Plan& plan, int64_t m, ElementType x_type, const Gpu& gpu);
 
-// y (m, n) of x's type, or bfloat16 for kElementFloat8. Everything is on the device but the plan. Not for kRouteMultiply.
+// y (m, n) of x's type, or bfloat16 for kElementFloat8. Everything is on the device but the plan. Not for kRouteMultiply and
+// kRouteProduct.
 cudaError_t linear(const Plan& plan, const Job& job, const uint8_t* weight, const void* x, ElementType x_type, int64_t m,
                    const float* bias, void* y, void* workspace, cudaStream_t stream);
+
+// kRouteProduct. First this: `decoded` (n, k_padded) of x's type, and where job.spread, x into `spread` (m, k_padded). Then
+// product = x @ decoded.T in float32, then the other.
+cudaError_t prepare_product(const Plan& plan, const Job& job, const uint8_t* weight, const void* x, ElementType x_type, int64_t m,
+                            void* decoded, void* spread, cudaStream_t stream);
+cudaError_t finish_product(const Plan& plan, const Job& job, const uint8_t* weight, ElementType x_type, int64_t m, float* product,
+                           const float* bias, void* y, cudaStream_t stream);
 
 StorageParams storage_params(const Plan& plan, uint8_t* packed, uint8_t* scales, uint8_t* zero_points, uint8_t* weight);
 DequantizeParams dequantize_params(const Plan& plan, const uint8_t* weight, float* out);

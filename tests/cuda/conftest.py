@@ -23,7 +23,7 @@ FLAGS = ["-std=c++20", "-O1", "-g0", "-Wall", "-Wno-unknown-pragmas", "-Wno-mayb
 FLAGS += ["-ffp-contract=off", "-DMINIFLOAT_SHIM", f"-I{SHIM}", f"-I{ROOT / 'kernels'}"]
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float8_e4m3fn: 3}
 ROUTES, MATHS = (
-    ("narrow", "wide", "lanes", "multiply", "warpgroup", "bits", "tables"),
+    ("narrow", "wide", "lanes", "multiply", "warpgroup", "bits", "tables", "product"),
     ("int8", "int16", "float16", "bfloat16", "float32", "float8"),
 )
 

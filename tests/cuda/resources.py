@@ -97,12 +97,14 @@ def _parse(report: str) -> dict[str, dict]:
 
 def kernel_name(mangled: str) -> str:
     """linear_narrow<int8, 4> from the mangled name of that instance."""
-    name = re.search(r"\d+((?:linear|split|tensor|quantize|spread|pack|move|restore|dequantize)_[a-z]+)", mangled)[1]
+    name = re.search(
+        r"\d+((?:linear|split|tensor|quantize|spread|pack|move|restore|dequantize|decode)_[a-z]+)", mangled
+    )[1]
     arguments = re.search(name + r"I(.*?)EEv", mangled)
     if not arguments:
         return name
     values = re.findall(r"L[ib](\d+)E", arguments[1] + "E")
-    if name in ("linear_narrow", "linear_wide", "linear_warpgroup"):
+    if name in ("linear_narrow", "linear_wide", "linear_warpgroup", "decode_panels"):
         values[0] = MATHS[int(values[0])]
     if not values:
         values = [{"f": "float", "j": "integer"}[arguments[1]]]

@@ -45,6 +45,8 @@ def test_instructions(source, arch):
             return sum(n for op, n in counts.items() if op.split(".")[0] == start and has in op)
 
         assert count("LDL") == count("STL") == 0, f"{name} keeps arrays in local memory"
+        if name.startswith("decode_panels"):  # a store for four k's, 32 in all; nvcc 13.0 makes halves of two of them
+            assert count("LDG", "NA") == int(name.rstrip(">").split(", ")[1]) and count("STG", "64") >= 30, name
         if not name.startswith("linear_"):
             continue
         if name.startswith("linear_warpgroup") and arch != "sm_90a":

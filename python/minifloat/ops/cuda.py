@@ -21,8 +21,8 @@ def built() -> bool:
 def preferred(kernels: str = ""):
     """For tests and measurements: use these kernels wherever the plan allows them, in all threads.
 
-    kernels: "bits" (products of single bits), "tables" (sums of x looked up by weights of one bit), "usual" (neither),
-        or "" (whichever is believed to be fastest).
+    kernels: "bits" (products of single bits), "tables" (sums of x looked up by weights of one bit), "product" (weights
+        decoded to memory, then cuBLAS), "usual" (none of these), or "" (whichever is believed to be fastest).
     Raises:
         RuntimeError: the CUDA kernels are not built.
         ValueError: no kernels of that name.

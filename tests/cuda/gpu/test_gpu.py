@@ -109,6 +109,14 @@ def test_tables_of_sums(dtype):
                 check_float(*case(weight, None, *shape, dtype)[:3])
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_decoded_to_memory(dtype):
+    with cuda.preferred("product"):
+        for weight in ("int4-row", "uint3-row-zp", "e2m1-tensor", "e4m3fn-row"):
+            for shape in ((3, 17, 97), (300, 130, 2560), (2100, 1000, 512)):
+                check_float(*case(weight, None, *shape, dtype)[:3])
+
+
 def test_large_layer():
     for m in (1, 16, 64):
         check_exact(*case("e2m1-g32-e8m0", "int8-row", m, 4096, 4096))
@@ -277,3 +285,5 @@ def test_sanitized(activation):
         check_exact(*case("ternary-g128", "binary-row", 19, 33, 384))
     with cuda.preferred("tables"):
         check_float(*case("binary-g64", None, 2, 33, 320)[:3])
+    with cuda.preferred("product"):
+        check_float(*case("uint3-row-zp", None, 19, 33, 323, torch.float16)[:3])

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "cuda/job.h"
+#include "cuda/ptx.cuh"
 
 using namespace minifloat;
 
@@ -26,6 +27,24 @@ struct Guarded {
   }
   ~Guarded() { munmap(memory, size + page); }
 };
+
+// As linear_by_product of csrc/cuda.cpp, with a plain loop for cuBLAS.
+int by_product(const Plan& plan, const cuda::Job& job, const uint8_t* weight, const void* x, cuda::ElementType type, int64_t m,
+               const float* bias, void* y) {
+  const int64_t k = cuda::layout_of(plan).k_padded;
+  const Guarded decoded(plan.n * k * 2), spread(m * k * 2), product(m * plan.n * 4);
+  const int error = cuda::prepare_product(plan, job, weight, x, type, m, decoded.data, spread.data, nullptr);
+  if (error) return error;
+  float* const sums = reinterpret_cast<float*>(product.data);
+  for (int64_t row = 0; row < m; ++row)
+    for (int64_t output = 0; output < plan.n; ++output) {
+      float sum = 0;
+      for (int64_t i = 0; i < k; ++i)
+        sum += cuda::load_element(job.spread ? spread.data : x, row * k + i, type) * cuda::load_element(decoded.data, output * k + i, type);
+      sums[row * plan.n + output] = sum;
+    }
+  return cuda::finish_product(plan, job, weight, type, m, sums, bias, y, nullptr);
+}
 
 }  // namespace
 
@@ -63,6 +82,7 @@ int mf_linear(const void* record, const uint8_t* weight, const void* x, int x_ty
   const cuda::Job job = cuda::make_job(plan, m, cuda::ElementType(x_type), {capability, multiprocessors, preference});
   *route = job.route, *math = job.math;
   if (job.route == cuda::kRouteMultiply) return -1;
+  if (job.route == cuda::kRouteProduct) return by_product(plan, job, weight, x, cuda::ElementType(x_type), m, bias, y);
   const Guarded workspace(job.workspace_bytes);
   return cuda::linear(plan, job, weight, x, cuda::ElementType(x_type), m, bias, y, workspace.data, nullptr);
 }
