@@ -281,6 +281,9 @@ def test_sanitized(activation):
             (check_exact(q, x, bias, activation) if activation else check_float(q, x, bias))
     q, x, bias, _ = case("nf4-g64", None, 3, 17, 320)
     check_float(q, x, bias)
+
+
+def test_sanitized_by_preference():
     with cuda.preferred("bits"):
         check_exact(*case("ternary-g128", "binary-row", 19, 33, 384))
     with cuda.preferred("tables"):
