@@ -209,7 +209,7 @@ Job make_job(const Plan& plan, int64_t m, ElementType x_type, const Gpu& gpu) {
     }
     job.route = job.math == kMathFloat32 ? (m <= kMaxLanesRows ? kRouteLanes : kRouteMultiply)
                                          : (m <= kMaxNarrowRows ? kRouteNarrow : kRouteWide);
-    // A row at a time, so only one pays, and not where four weights of 16 bits take two instructions (docs/gpu.md counts).
+    // A row at a time, so only one pays; with 16-bit x and consecutive integers linear_narrow is as short (docs/gpu.md counts).
     const bool costly = job.math == kMathFloat32 || job.decoder.kind == kDecodeTable;
     const bool tables_pay =
         gpu.preference == kPreferTables ? m <= kMaxLanesRows : gpu.preference == kPreferFastest && m == 1 && costly;
