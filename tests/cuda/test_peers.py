@@ -11,11 +11,14 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
+import minifloat as mf
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 try:
     from benchmarks.gpu import measure, packages, report
-    from benchmarks.gpu.cases import BATCHES, SHAPES
+    from benchmarks.gpu.cases import BATCHES, OURS, OURS_FULL, SHAPES
+    from benchmarks.gpu.contenders import ours
 finally:
     sys.path.remove(str(ROOT))
 
@@ -37,6 +40,15 @@ def test_every_package_has_contenders_with_names_of_their_own():
     names = [name for package in packages.PACKAGES for name in packages.contenders_of(package, True)]
     assert len(names) == len(set(names)) == 15
     assert set(packages.PACKAGES) == {"humming-kernels", "gemlite", "torchao", "bitsandbytes"}
+
+
+def test_our_own_cases_are_ones_that_can_be_made():
+    names = [name for name, *_ in (*OURS, *OURS_FULL)]
+    assert len(names) == len(set(names))
+    for _, weight, activation, kernels in (*OURS, *OURS_FULL):
+        assert callable(ours(weight, activation, kernels)) and mf.QuantSpec.parse(weight)
+        source = (ROOT / "kernels/cuda/job.cpp").read_text()
+        assert not kernels or f'name == "{kernels}"' in source, "no kernels of that name to prefer"
 
 
 def test_what_is_not_installed_is_said(monkeypatch, tmp_path, capsys):
