@@ -141,16 +141,8 @@ def quantize(w: torch.Tensor, spec: str | QuantSpec) -> QTensor:
         ValueError: w is not a matrix of these types, holds NaN or infinity, or K does not fit the groups.
     """
     spec = QuantSpec.parse(spec)
-    if w.dim() != 2 or w.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        raise ValueError(
-            f"quantize: expected a matrix (N, K) of float32, bfloat16 or float16, got {w.dtype}, shape {tuple(w.shape)}"
-        )
+    w = finite_matrix(w, "quantize")
     spec.groups(w.shape[1])
-    w = w.detach().float()
-    bad = ~torch.isfinite(w)
-    if bad.any():
-        at = tuple(bad.nonzero()[0].tolist())
-        raise ValueError(f"quantize: w holds {w[at].item()} at {at}; weights must be finite")
     codes, scales, zero_points, tensor_scale = _round(w, spec)
     if spec.granularity == "tensor":
         scales, zero_points = scales[:1], None if zero_points is None else zero_points[:1]
@@ -164,6 +156,24 @@ def quantize(w: torch.Tensor, spec: str | QuantSpec) -> QTensor:
         None if zero_points is None else _codes_of_integers(zero_points, spec.format.bits),
         tensor_scale if spec.scale_format == "e4m3fn" else None,
     )
+
+
+def finite_matrix(w: torch.Tensor, caller: str) -> torch.Tensor:
+    """float32 (N, K): a weight as it is to be quantized.
+
+    Raises:
+        ValueError: not a matrix of float32, bfloat16 or float16, or it holds NaN or infinity.
+    """
+    if w.dim() != 2 or w.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        raise ValueError(
+            f"{caller}: expected a matrix (N, K) of float32, bfloat16 or float16, got {w.dtype}, shape {tuple(w.shape)}"
+        )
+    w = w.detach().float()
+    bad = ~torch.isfinite(w)
+    if bad.any():
+        at = tuple(bad.nonzero()[0].tolist())
+        raise ValueError(f"{caller}: w holds {w[at].item()} at {at}; weights must be finite")
+    return w
 
 
 def _round(w: torch.Tensor, spec: QuantSpec):

@@ -2,7 +2,7 @@
 
     version    1
     layers     name -> {"weight": spec, "activation": spec or null, "shape": [N, K]} of every quantized layer, with
-               "class": name of its class where that is not QLinear
+               "class": name of its class where that is not QLinear, and "planes": q where that is BinaryCodedLinear
     codebooks  name -> table of values, of every codebook in those specs
     aliases    name -> name of the stored tensor that it shares memory with
     checksum   CRC-32 of the entries above and of every tensor's name, dtype, shape and bytes
@@ -24,7 +24,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ..binary_coding import check_binary, check_planes
 from ..formats import Format, QuantSpec
+from ..nn.binary_coded_linear import BinaryCodedLinear
 from ..nn.canonical import FIELDS, field_names, from_tensors, join
 from ..nn.kinds import CLASSES
 from ..nn.qlinear import QLinear
@@ -37,12 +39,20 @@ KEY = "minifloat"
 
 @dataclass(frozen=True)
 class StoredLayer:
-    """A quantized layer as the metadata describes it."""
+    """A quantized layer as the metadata describes it.
+
+    shape: (N, K). planes: of a binary-coded weight, stored as (N, planes * K); else 1.
+    """
 
     weight: QuantSpec
     activation: QuantSpec | None
     shape: tuple[int, int]
     made: type[QModule] = QLinear
+    planes: int = 1
+
+    @property
+    def stored_shape(self) -> tuple[int, int]:
+        return self.shape[0], self.planes * self.shape[1]
 
 
 @dataclass(frozen=True)
@@ -84,7 +94,7 @@ class Content:
             if name not in expected and join(layer, name) in self:
                 raise ValueError(f"tensor {join(layer, name)!r} does not belong to {stored.weight}")
         tensors = {name: self.tensor(join(layer, name)) for name in expected}
-        return from_tensors(tensors, stored.weight, stored.shape, layer)
+        return from_tensors(tensors, stored.weight, stored.stored_shape, layer)
 
 
 def write(path: str, content: Content) -> None:
@@ -95,6 +105,8 @@ def write(path: str, content: Content) -> None:
         header["layers"][name] = {"weight": str(layer.weight), "activation": activation, "shape": list(layer.shape)}
         if layer.made is not QLinear:
             header["layers"][name]["class"] = layer.made.__name__
+        if layer.made is BinaryCodedLinear:
+            header["layers"][name]["planes"] = layer.planes
     header["checksum"] = checksum(header, content.tensors)
     temporary = f"{path}.{uuid.uuid4().hex}.tmp"
     try:
@@ -178,9 +190,8 @@ def _parse(header: dict, tensors: dict[str, torch.Tensor]) -> Content:
                 made = CLASSES.get(entry.get("class", "QLinear"))
                 if made is None:
                     raise ValueError(f"class {entry['class']!r} is none of {', '.join(CLASSES)}")
-                layers[name] = StoredLayer(
-                    QuantSpec.parse(entry["weight"]), check_activation(entry["activation"], k), (n, k), made
-                )
+                weight, activation = QuantSpec.parse(entry["weight"]), check_activation(entry["activation"], k)
+                layers[name] = StoredLayer(weight, activation, (n, k), made, _planes(entry, made, weight, k))
     return Content(layers, tensors, aliases)
 
 
@@ -198,6 +209,15 @@ def _extent(value) -> int:
     if type(value) is not int or value < 0:
         raise ValueError(f"shape has an extent of {value!r}")
     return value
+
+
+def _planes(entry: dict, made: type[QModule], weight: QuantSpec, k: int) -> int:
+    if made is not BinaryCodedLinear:
+        if "planes" in entry:
+            raise ValueError(f"planes={entry['planes']!r} does not belong to class {made.__name__!r}")
+        return 1
+    check_binary(weight, k)
+    return check_planes(entry["planes"])
 
 
 def _which(tensors: dict, name: str, stored: str) -> str:

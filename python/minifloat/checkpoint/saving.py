@@ -28,7 +28,9 @@ def save(model: nn.Module, path: str | os.PathLike) -> None:
     }
     for name, layer in track(layers.items(), "packing"):
         prepared = layer.prepared
-        content.layers[name] = StoredLayer(prepared.spec, prepared.activation, prepared.shape, type(layer))
+        content.layers[name] = StoredLayer(
+            prepared.spec, prepared.activation, layer.matrix_shape, type(layer), layer.planes
+        )
         if id(prepared) not in canonical:
             canonical[id(prepared)] = to_tensors(layer.qtensor)
         named |= {join(name, field): tensor for field, tensor in canonical[id(prepared)].items()}

@@ -40,7 +40,7 @@ def cost(model: nn.Module, batch) -> dict:
 
 
 def _bits_per_weight(quantized: list[QModule]) -> float:
-    sizes = [layer.prepared.shape[0] * layer.prepared.shape[1] for layer in quantized]
+    sizes = [layer.matrix_shape[0] * layer.matrix_shape[1] for layer in quantized]
     if not sizes:
         return 32.0
     return sum(layer.bits_per_value * size for layer, size in zip(quantized, sizes, strict=True)) / sum(sizes)

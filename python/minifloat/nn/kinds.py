@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from .binary_coded_linear import BinaryCodedLinear
 from .outlier_linear import OutlierLinear
 from .qconv import QConv2d
 from .qembedding import QEmbedding
@@ -15,7 +16,7 @@ from .qmodule import QModule
 
 KINDS: dict[str, type[QModule]] = {"linear": QLinear, "conv2d": QConv2d, "embedding": QEmbedding}
 CLASSES: dict[str, type[QModule]] = {
-    made.__name__: made for made in (*KINDS.values(), OutlierLinear)
+    made.__name__: made for made in (*KINDS.values(), OutlierLinear, BinaryCodedLinear)
 }  # as files name them
 
 
@@ -43,7 +44,7 @@ def kind_of(module: nn.Module) -> str | None:
 def matrix_shape(module: nn.Module) -> tuple[int, int]:
     """(N, K) of the layer's weight as a matrix."""
     if isinstance(module, QModule):
-        return module.prepared.shape
+        return module.matrix_shape
     if is_lazy(module.weight):
         return getattr(module, "out_features", 0), 0
     shape = module.weight.shape

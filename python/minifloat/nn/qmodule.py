@@ -89,6 +89,15 @@ class QModule(nn.Module):
             TypeError: `layer` is not of the float type that this class takes the place of.
             ValueError: unknown spec, K does not fit its groups, or the weight holds NaN or infinity or has no values.
         """
+        matrix, spec = cls._float_matrix(layer), QuantSpec.parse(weight)
+        activation = check_activation(activation, matrix.shape[1])
+        with torch.no_grad():
+            prepared = cls.prepared_type(quantize(matrix, spec), activation)
+        return cls._from_prepared(prepared, getattr(layer, "bias", None), layer).train(layer.training)
+
+    @classmethod
+    def _float_matrix(cls, layer: nn.Module) -> torch.Tensor:
+        """The weight (N, K) of a float layer that this class can take the place of; raises what from_float says."""
         if not isinstance(layer, cls.float_type):
             raise TypeError(
                 f"{cls.__name__}.from_float takes an nn.{cls.float_type.__name__}, got {type(layer).__name__}"
@@ -97,12 +106,7 @@ class QModule(nn.Module):
             raise ValueError(
                 f"{cls.__name__}.from_float: the weight has no values yet (it is lazy or on the meta device)"
             )
-        spec = QuantSpec.parse(weight)
-        matrix = layer.weight.detach().flatten(1)
-        activation = check_activation(activation, matrix.shape[1])
-        with torch.no_grad():
-            prepared = cls.prepared_type(quantize(matrix, spec), activation)
-        return cls._from_prepared(prepared, getattr(layer, "bias", None), layer).train(layer.training)
+        return layer.weight.detach().flatten(1)
 
     @classmethod
     def _from_prepared(
@@ -156,9 +160,20 @@ class QModule(nn.Module):
         return self.prepared.activation
 
     @property
+    def planes(self) -> int:
+        """How many columns of the quantized weight make up one of the float weight."""
+        return 1
+
+    @property
+    def matrix_shape(self) -> tuple[int, int]:
+        """(N, K) of the float weight as a matrix."""
+        n, k = self.prepared.shape
+        return n, k // self.planes
+
+    @property
     def bits_per_value(self) -> float:
         """Bits that one element of the weight takes, scales included."""
-        return self.prepared.bits_per_value
+        return self.prepared.bits_per_value * self.planes
 
     def _spec_repr(self) -> str:
         ends = "" if self.input_range is None else " in [{:.4g}, {:.4g}]".format(*self.input_range.tolist())

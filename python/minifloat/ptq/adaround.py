@@ -88,7 +88,7 @@ class AdaRound(Step):
                 if run.restored(layer):
                     continue
                 gram = input_gram(run, layer)
-                start = layer.quantized.qtensor if layer.quantized else layer.nearest()
+                start = layer.start(self)
                 learned = learn_rounding(layer.matrix, start, gram, self._schedule(), self.sweeps)
                 run.set_weight(layer, learned)
 

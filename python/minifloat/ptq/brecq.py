@@ -70,7 +70,7 @@ class BRECQ(Step):
             for layer, module in before.items():  # half a block is learned again, from where it started
                 layer.quantized = module
                 layer.put(module or layer.float)
-            start = {layer: layer.quantized.qtensor if layer.quantized else layer.nearest() for layer in block.layers}
+            start = {layer: layer.start(self) for layer in block.layers}
             chosen = self._learned(run, block, start) if block.name in wanted else start
             for layer, q in chosen.items():
                 run.set_weight(layer, q)

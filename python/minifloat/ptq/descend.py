@@ -41,7 +41,7 @@ class CoordinateDescent(Step):
                     continue
                 hessian = Hessian()
                 run.collect({layer: hessian})
-                start = layer.quantized.qtensor if layer.quantized else layer.nearest()
+                start = layer.start(self)
                 run.set_weight(layer, descend(layer.matrix, start, hessian.value, self.sweeps))
 
 

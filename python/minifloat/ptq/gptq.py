@@ -48,7 +48,7 @@ class GPTQ(Step):
         for block in run.sequence():
             for stage in stages(run, block) if self.true_order else [block.layers]:
                 todo = [layer for layer in stage if not run.restored(layer)]
-                hessians = _hessians(run, todo, same_input=self.true_order)
+                hessians = hessians_of(run, todo, same_input=self.true_order)
                 for layer in todo:
                     run.set_weight(layer, self.quantize(layer, hessians[layer]))
 
@@ -69,11 +69,11 @@ class GPTQ(Step):
         block = self.block
         if columns.group_size:  # a group's later columns must have had every update when its scales are set
             block = -(-block // columns.group_size) * columns.group_size
-        _sweep(columns, w.double().reshape(groups, -1, k), hessian.double(), order, block, self.damp)
+        sweep(columns, w.double().reshape(groups, -1, k), hessian.double(), order, block, self.damp)
         return columns.scales.qtensor(columns.codes)
 
 
-def _hessians(run: Run, layers: list[Layer], same_input: bool) -> dict[Layer, torch.Tensor]:
+def hessians_of(run: Run, layers: list[Layer], same_input: bool) -> dict[Layer, torch.Tensor]:
     """The Hessian of each layer; linear layers that see the same inputs share one."""
     by_key: dict = {}
     for layer in layers:
@@ -118,7 +118,7 @@ class _Columns:
         return scales.decode(codes)[:, 0].double()
 
 
-def _sweep(columns: _Columns, w: torch.Tensor, hessian: torch.Tensor, order: torch.Tensor, block: int, damp: float):
+def sweep(columns: _Columns, w: torch.Tensor, hessian: torch.Tensor, order: torch.Tensor, block: int, damp: float):
     """GPTQ's loop over the columns of w, float64 (groups, N / groups, K), in the order (groups, K) of each group."""
     groups, n, k = w.shape
     w = w.gather(2, order[:, None].expand_as(w))

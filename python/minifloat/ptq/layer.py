@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ..nn import selection
+from ..nn.binary_coded_linear import BinaryCodedLinear
 from ..nn.conv import patches
 from ..nn.kinds import KINDS, kind_of
 from ..nn.outlier_linear import replacing
@@ -100,6 +101,16 @@ class Layer:
         w = self.matrix if w is None else w
         scales = self.find_scales(w, importance)
         return scales.qtensor(scales.codes(w))
+
+    def start(self, step) -> QTensor:
+        """Where a step that improves codes starts: what the layer is quantized to, or else rounding to nearest.
+
+        Raises:
+            ValueError: the codes are of planes, which are improved otherwise.
+        """
+        if isinstance(self.quantized, BinaryCodedLinear):
+            raise ValueError(f"recipe: {step.name} cannot improve the planes that binary_coded made of {self.name!r}")
+        return self.quantized.qtensor if self.quantized else self.nearest()
 
     def make(self, q: QTensor, bias: torch.Tensor | None = None) -> QModule:
         """The quantized module with the weight q, in the float module's mode and with its hooks."""

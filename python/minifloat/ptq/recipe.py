@@ -122,11 +122,12 @@ def make_step(name: str, settings: dict) -> Step:
         close = difflib.get_close_matches(str(name), STEPS, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ValueError(f"unknown step {name!r}: {hint}there are {', '.join(sorted(STEPS))}")
-    known = {f.name: _default(f) for f in fields(STEPS[name])}
+    known = {f.name: f for f in fields(STEPS[name])}
     for key, value in settings.items():
         if key not in known:
             raise ValueError(f"step {name!r} has no setting {key!r}; it has {', '.join(known) or 'none'}")
-        _check_type(name, key, value, known[key])
+        if value is not None or "None" not in str(known[key].type):
+            _check_type(name, key, value, _default(known[key]))
     frozen = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
     return STEPS[name](**frozen)
 

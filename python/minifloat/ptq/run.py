@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from ..nn.binary_coded_linear import BinaryCodedLinear
 from ..nn.fused import call_layers
 from ..nn.progress import track
 from ..qtensor import QTensor
@@ -137,6 +138,8 @@ class Run:
         Args:
             bias: float (N,), instead of the float module's.
         """
+        if isinstance(layer.quantized, BinaryCodedLinear):
+            raise ValueError(f"recipe: binary_coded has quantized {layer.name!r} already, and this step would undo it")
         self.set_module(layer, layer.make(q, bias))
 
     def set_module(self, layer: Layer, module: nn.Module) -> None:
