@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import minifloat as mf
-from minifloat.binary_coding import binary_code, binary_decode, binary_spec
+from minifloat.binary_coding import Store, binary_code, binary_decode, binary_spec
+from minifloat.binary_descent import SortedGroups, equations, greedy, one_by_one, runs
 from ptq.layer_data import spread
 
 SCALES = ["float32", "bfloat16", "e8m0", "e4m3fn"]
@@ -75,6 +76,18 @@ def test_scales_are_the_best_for_their_codes(planes):
 
 
 @pytest.mark.parametrize("scale", SCALES)
+def test_scales_make_up_for_the_rounding_of_those_before(scale):
+    """Given the others, the last one is the best that can be stored."""
+    blocks = spread("normal").reshape(-1, 16)
+    rounded = Store(binary_spec(64, 16, scale), blocks).rounded
+    groups = SortedGroups.of(blocks)
+    matrix, vector = equations(runs(groups, greedy(groups, 3)))
+    alpha = one_by_one(matrix, vector, rounded)
+    last = (vector[:, 2] - (matrix[:, 2, :2] * alpha[:, :2]).sum(1)) / matrix[:, 2, 2]
+    assert (last > 0).all() and torch.equal(rounded(last), rounded(alpha[:, 2])) and torch.equal(rounded(alpha), alpha)
+
+
+@pytest.mark.parametrize("scale", SCALES)
 def test_planes_are_in_the_order_of_their_scales(scale):
     q = binary_code(spread("normal"), 4, 16, scale)
     _, alpha = planes_of(q, 4)
@@ -131,6 +144,15 @@ def test_weights_that_are_alike_or_zero(scale, importance):
         assert relative.max() <= (2.0**-4 if scale == "e4m3fn" else 2.0**-22)
 
 
+def test_few_different_weights_make_singular_systems():
+    """Planes of a group are then alike in the greedy start; the descent must get away from there."""
+    generator = torch.Generator().manual_seed(0)
+    w = torch.tensor([1.0, 2.5, -7.0])[torch.randint(0, 3, (64, 64), generator=generator)]
+    assert errors(w, binary_code(w, 4, 32, "float32"), 4, 32).max() < 1e-9
+    pruned = spread("normal") * (torch.rand(32, 64, generator=generator) < 0.1)
+    assert errors(pruned, binary_code(pruned, 4, 32), 4, 32).sum() < 0.005 * pruned.square().sum()
+
+
 def test_chunks_do_not_change_the_result(monkeypatch):
     w = spread("normal")
     whole = binary_code(w, 3, 16, "e4m3fn", importance=torch.arange(64))
@@ -148,7 +170,8 @@ def test_chunks_do_not_change_the_result(monkeypatch):
         ({"group": 24}, "K=64 is not a multiple of the group 24: take 16 or 32, or None for one scale a row"),
         ({"group": 128}, "K=64 is not a multiple of the group 128: take 64, or None for one scale a row"),
         ({"group": 0}, "group size 0 must be between 1 and"),
-        ({"scale": "float8"}, "'float8' in 'binary-g64-float8' is not a part of a spec"),
+        ({"scale": "float8"}, "scale format 'float8' must be one of float32, bfloat16, e8m0fnu, e4m3fn"),
+        ({"scale": "bf16-mse"}, "scale format 'bf16-mse' must be one of"),
         ({"iterations": -1}, "iterations is -1, expected 0 or more"),
         ({"w": torch.zeros(4, 0)}, "without inputs"),
         ({"w": torch.full((4, 64), torch.nan)}, r"binary_code: w holds nan at \(0, 0\)"),

@@ -13,6 +13,7 @@ import torch
 
 from .binary_descent import SortedGroups, best_scales, levels
 from .formats import QuantSpec
+from .formats.quant_spec import SCALE_ALIASES, SCALE_FORMATS
 from .qtensor import QTensor, finite_matrix, store_scales
 
 MAX_PLANES = 8
@@ -27,6 +28,8 @@ def binary_spec(k: int, group: int | None = None, scale: str = "bfloat16") -> Qu
     Raises:
         ValueError: unknown scale format, or K is not a multiple of the group; names what would fit.
     """
+    if scale not in SCALE_ALIASES:
+        raise ValueError(f"scale format {scale!r} must be one of {', '.join(SCALE_FORMATS)}")
     if not k:
         raise ValueError("a weight without inputs (K=0) has nothing to code")
     spec = QuantSpec.parse(f"binary-g{k if group is None else group}-{scale}")

@@ -47,3 +47,10 @@ def test_one_float_layer_among_quantized_ones_leaves_hardware_undefined():
     model = nn.Sequential(nn.Linear(32, 64), nn.Linear(64, 16))
     mf.quantize_(model, weight="int4-row", activation="int4-row", overrides={"1": {"activation": None}})
     assert cost(model, torch.randn(5, 32))["luts_per_mac"] is None
+
+
+def test_planes_cost_as_many_multiplications_of_one_bit():
+    layer = mf.nn.BinaryCodedLinear.from_float(nn.Linear(32, 16), 3, 16, "float32", "int8-row")
+    found = cost(nn.Sequential(layer), torch.randn(5, 32))
+    assert found["macs"] == 5 * 32 * 16 and found["luts_per_mac"] == 3 * luts_per_mac("binary", "int8")
+    assert found["bits_per_weight"] == 3 * (1 + 32 / 16) and found["model_bytes"] == layer.nbytes + 4 * 16

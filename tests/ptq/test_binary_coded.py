@@ -131,7 +131,7 @@ def test_text_and_json():
         ("binary_coded(bits=None)", "bits is None, expected a int such as 3"),
         ("binary_coded(group=0)", "binary_coded: group size 0 must be between 1 and"),
         ("binary_coded(group=wide)", "group is 'wide', expected a int such as 128"),
-        ("binary_coded(scale=int8)", "binary_coded: 'int8' in 'binary-g128-int8' is not a part of a spec"),
+        ("binary_coded(scale=int8)", "binary_coded: scale format 'int8' must be one of float32"),
         ("binary_coded(error=none)", "error='none' must be one of weight, diagonal, output"),
         ("binary_coded(damp=0.0)", "damp=0.0 above 0"),
         (

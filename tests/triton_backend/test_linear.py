@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import minifloat as mf
+from minifloat.binary_coding import binary_code
 from triton_backend.device import DEVICE, to_device
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy, of overflow
@@ -235,6 +236,17 @@ def test_repeats_give_the_same_bits():
         for rows in (x[:1], x):
             first = run(rows, q, bias, activation)
             assert all(torch.equal(run(rows, q, bias, activation), first) for _ in range(1 if DEVICE == "cpu" else 100))
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize(("planes", "group", "k"), [(3, 32, 96), (2, None, 100)])
+def test_binary_coded(planes, group, k, rows):
+    q, x, bias = binary_code(torch.randn(13, k), planes, group), torch.randn(rows, k), torch.randn(13)
+    repeated = x.repeat(1, planes)
+    assert torch.equal(
+        run(repeated, q, bias, "int8-row"), mf.emulator.binary_coded(x, q, planes, bias, mf.QuantSpec.parse("int8-row"))
+    )
+    check_float(repeated, q, bias)
 
 
 def test_gradients():

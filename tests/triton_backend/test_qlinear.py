@@ -36,6 +36,18 @@ def test_moves_and_keeps_its_bits(weight, activation):
     assert torch.equal(layer.cpu()(x), want)
 
 
+def test_planes_move_and_keep_their_bits():
+    linear, x = nn.Linear(256, 40), torch.randn(3, 256)
+    layer = mf.nn.BinaryCodedLinear.from_float(linear, 3, 128, activation="int8-row")
+    want, weight = layer(x), layer.weight
+    layer = layer.cuda()
+    assert torch.equal(layer(x.cuda()).cpu(), want) and torch.equal(layer.weight.cpu(), weight)
+    there = mf.nn.BinaryCodedLinear.from_float(copy.deepcopy(linear).cuda(), 3, 128, activation="int8-row")
+    errors = [(found.cpu() - linear.weight.detach()).square().sum() for found in (weight, there.weight)]
+    assert abs(errors[1] / errors[0] - 1) < 0.01  # sums of another order may choose other scales
+    assert torch.equal(layer.cpu()(x), want)
+
+
 def test_quantize_on_the_device_equals_the_cpu():
     w = torch.randn(33, 96)
     for spec in ("int4-g32", "mxfp4", "nvfp4", "e4m3fn-row", "nf4-g32"):

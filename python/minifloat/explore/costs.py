@@ -59,7 +59,7 @@ def _macs(model: nn.Module, quantized: list[QModule], batch) -> list[int]:
     counts = dict.fromkeys(quantized, 0)
 
     def count(layer, args, y):
-        counts[layer] += y.numel() * layer.prepared.shape[1]
+        counts[layer] += y.numel() * layer.matrix_shape[1]
 
     handles = [layer.register_forward_hook(count) for layer in quantized]
     try:
@@ -77,7 +77,8 @@ def _mean_luts(quantized: list[QModule], macs: list[int]) -> float | None:
     ]
     if None in luts or not sum(macs):
         return None
-    return sum(one * count for one, count in zip(luts, macs, strict=True)) / sum(macs)
+    total = sum(one * layer.planes * count for one, layer, count in zip(luts, quantized, macs, strict=True))
+    return total / sum(macs)
 
 
 @torch.inference_mode()
