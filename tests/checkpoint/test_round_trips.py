@@ -173,3 +173,25 @@ def test_equal_tensors_that_are_not_shared_stay_apart(tmp_path):
     mf.save(model, tmp_path / "m")
     other = mf.load(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), tmp_path / "m")
     assert other[0].weight is not other[1].weight
+
+
+@pytest.mark.parametrize("quantized_before", [False, True])
+def test_a_bias_that_only_the_file_has(tmp_path, quantized_before):
+    """bias_correction gives layers a bias that had none; the float model they came from has none."""
+    float_model = nn.Sequential(nn.Linear(16, 16, bias=False), nn.ReLU(), nn.Linear(16, 8, bias=False))
+    x = torch.randn(8, 16)
+    saved = mf.calibrate(float_model, [x], "bias_correction", weight="int4-row", activation="int4-row")
+    assert saved[0].bias is not None
+    mf.save(saved, tmp_path / "m")
+    model = mf.quantize_(float_model, "int4-row", "int4-row") if quantized_before else float_model
+    mf.load(model, tmp_path / "m")
+    assert torch.equal(model(x), saved(x)) and model[2].bias.requires_grad
+    assert [name for name, _ in model.named_parameters()] == ["0.bias", "2.bias"]
+
+
+def test_a_bias_that_does_not_fit_a_layer_without(tmp_path):
+    saved = mf.quantize_(nn.Sequential(nn.Linear(16, 8)), "int4-row")
+    saved[0].bias = nn.Parameter(torch.zeros(4))
+    mf.save(saved, tmp_path / "m")
+    model = nn.Sequential(nn.Linear(16, 8, bias=False))
+    assert_refused(model, tmp_path / "m", r"'0.bias' is torch.float32 \(4,\), not \(8,\) floats")

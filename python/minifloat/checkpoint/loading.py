@@ -98,15 +98,27 @@ def _replaced(content: Content) -> set[str]:
     }
 
 
+def _new_biases(model: nn.Module, content: Content) -> dict[str, torch.Tensor]:
+    """layer -> the file's bias for a layer that has none in the model: methods that correct means add one."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    without = (name for name in content.layers if getattr(modules.get(name), "bias", ...) is None)
+    return {name: content.tensor(join(name, "bias")) for name in without if join(name, "bias") in content}
+
+
 def _tensor_problems(model: nn.Module, content: Content) -> list[str]:
-    replaced = _replaced(content)
+    replaced, new = _replaced(content), _new_biases(model, content)
     expected = {name: tensor for name, tensor in own_tensors(model) if name not in replaced}
     of_layers = {
         join(layer, field) for layer, stored in content.layers.items() for field in (*FIELDS, *stored.made.extras)
     }
     problems = [f"tensor {name!r} is missing, which the model has" for name in expected if name not in content]
-    extra = [name for name in content.names() if name not in of_layers and name not in expected]
+    added = {join(layer, "bias") for layer in new}
+    extra = [name for name in content.names() if name not in of_layers and name not in expected and name not in added]
     problems += [f"tensor {name!r} is in the file, but not in the model" for name in extra]
+    for layer, bias in new.items():
+        n = content.layers[layer].shape[0]
+        if tuple(bias.shape) != (n,) or not bias.is_floating_point():
+            problems.append(f"tensor {join(layer, 'bias')!r} is {bias.dtype} {tuple(bias.shape)}, not ({n},) floats")
     first: dict[int, str] = {}
     for name, tensor in expected.items():
         if name not in content:
@@ -129,6 +141,7 @@ def _tensor_problems(model: nn.Module, content: Content) -> list[str]:
 def _make_layers(model: nn.Module, content: Content) -> dict[str, tuple[PreparedWeight, nn.Module]]:
     """name -> the weight and the layer that is to hold it: a new one for a float layer, else the one that is there."""
     modules = dict(model.named_modules(remove_duplicate=False))
+    new = {name: nn.Parameter(bias.clone()) for name, bias in _new_biases(model, content).items()}
     prepared: dict[tuple, PreparedWeight] = {}  # by what is stored: tied layers share one
     holders: dict[int, tuple[str, PreparedWeight, nn.Module]] = {}
     out = {}
@@ -142,7 +155,12 @@ def _make_layers(model: nn.Module, content: Content) -> dict[str, tuple[Prepared
         if key not in prepared:
             prepared[key] = kind(on_device(content.qtensor(name), device), stored.activation)
         if id(module) not in holders:
-            made = module if isinstance(module, QModule) else stored.made._replacing(module, prepared[key])
+            bias = new[name].to(device) if name in new else None
+            made = module
+            if not isinstance(module, QModule):
+                made = stored.made._replacing(module, prepared[key], bias)
+            elif bias is not None:
+                module.register_parameter("bias", nn.Parameter(bias.detach()))
             holders[id(module)] = (name, prepared[key], made)
         first, weight, made = holders[id(module)]
         if weight is not prepared[key]:
