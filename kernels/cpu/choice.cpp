@@ -18,7 +18,7 @@ const char* method_name(const Plan& p, const Traits& traits, Decode decode) {
   const bool by_table = digits_by_table(p);
   const char* quickest = nullptr;
   for (const MethodLine& line : kMethods) {
-    if (line.method.kind == Method::kModular && decode != Decode::kPanel) continue;
+    if (for_panels_only(line.method) && decode != Decode::kPanel) continue;
     if (line.method.kind == Method::kDot || !line.exact(p) || !line.compiled(p.weight.bits, by_table)) continue;
     if (!quickest) quickest = line.name;
     if (forced.method == line.name) return line.name;

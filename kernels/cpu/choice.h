@@ -7,12 +7,15 @@
 
 namespace minifloat {
 
-// How pairs of 8-bit digits are multiplied and summed (carrier kInt8); see linear_int8.h. kModular: for panels only, where its
-// extra addition pays.
+// How pairs of 8-bit digits are multiplied and summed (carrier kInt8); see linear_int8.h.
 struct Method {
   enum Kind { kDot, kOffset, kModular, kSigned, kNibbles } kind;
   int depth;  // pairs of products per int16 sum
 };
+// One int16 sum is all of a fold of one block (32 k's): widened once, never added up.
+constexpr bool is_one_block(Method m) { return m.kind == Method::kModular && m.depth == 8; }
+// Elsewhere the extra addition of kModular pays for panels only.
+constexpr bool for_panels_only(Method m) { return m.kind == Method::kModular && !is_one_block(m); }
 
 // Few rows: decode in registers, again for every tile of rows. Many: decode a panel of 16 outputs once, into L1 or L2.
 // Float contract, more rows still: decode to memory and call torch's matrix product.

@@ -163,55 +163,67 @@ void tile(const TileCall& call, const ScaledPanel<Isa>* panels, const Source* so
   const int64_t a_per_scale = p.activation.granularity == kGroup ? p.activation.group_size / p.fold : p.folds;
   const int32_t* starts = call.starts.data() + m * p.folds;
   const int32_t* windows = call.windows.data() + m;
-  const int64_t folds = p.folds;
   bool plain = !p.weight.has_zero_point && p.activation.granularity != kGroup;
   for (int i = 0; i < kPanels; ++i) plain = plain && panels[i].unit == 1.0f;
   int64_t w_group = 0, w_left = w_per_scale;
-  for (int64_t f = 0; f < folds; ++f) {
-    Sums sums(call.sums.data);
-    MF_UNROLL for (int i = 0; i < kPanels * kRows * kChains; ++i) {
-      const bool starts_here = kMethod.kind != Method::kModular && i < kPanels * kRows;
-      sums.set(i, Isa::splat_int(starts_here ? starts[i % kRows * folds + f] : 0));
-    }
-    if (halves % 2 == 0) {
-      for (int64_t block = f * halves / 2; block < (f + 1) * halves / 2; ++block) {
-        add_span<Isa, kMethod, kPanels, kRows, 8, kChains>(sources, 2 * block, x, windows, a.m, sums);
-        if constexpr (kMethod.kind == Method::kModular) windows += 8 / kMethod.depth * a.m;
-        for (int64_t b = 0; b < ahead.step; b += kRowBytes) __builtin_prefetch(ahead.at + b, 0, 2);
-        ahead.at += ahead.step;
-      }
-    } else if constexpr (kMethod.kind != Method::kModular || kMethod.depth <= 4) {
-      for (int64_t h = f * halves; h < (f + 1) * halves; ++h) {
-        add_span<Isa, kMethod, kPanels, kRows, 4, kChains>(sources, h, x, windows, a.m, sums);
-        if constexpr (kMethod.kind == Method::kModular) windows += 4 / kMethod.depth * a.m;
-      }
-    }
-    MF_UNROLL for (int r = 0; kChains == 2 && r < kRows; ++r) sums.set(r, Isa::add_int(sums.get(r), sums.get(kRows + r)));
+  // y += the sums of panel i, fold f, which stand at `first` and behind it, times their scales
+  const auto add_fold = [&](int64_t f, auto i, const auto& sums, int first) MF_ALWAYS_INLINE {
+    const auto w_scale = Isa::load_floats(panels[i].scales_as_floats + w_group * kPanel);
     if (plain) {
-      MF_UNROLL for (int i = 0; i < kPanels * kRows; ++i) {
-        const auto w_scale = Isa::load_floats(panels[i / kRows].scales_as_floats + w_group * kPanel);
-        y[i] = Isa::add(y[i], Isa::mul(Isa::to_float(sums.get(i)), w_scale));
-      }
+      MF_UNROLL for (int r = 0; r < kRows; ++r)
+        y[i * kRows + r] = Isa::add(y[i * kRows + r], Isa::mul(Isa::to_float(sums.get(first + r)), w_scale));
+      return;
+    }
+    auto correction = Isa::splat_int(0);
+    if (p.weight.has_zero_point) {
+      alignas(64) float zero_points[kPanel];
+      zero_point_values(p, panels[i], w_group, zero_points);
+      const int32_t offset = sums_have_offset(kMethod) ? p.offset : 0;
+      correction = Isa::sub_int(Isa::splat_int(offset), Isa::to_int(Isa::load_floats(zero_points)));
+    }
+    for (int r = 0; r < kRows; ++r) {
+      const auto fix = Isa::mul_int(correction, Isa::splat_int(a.x.sums[(m + r) * p.folds + f]));
+      const auto value = Isa::mul(Isa::to_float(Isa::add_int(sums.get(first + r), fix)), Isa::splat(panels[i].unit));
+      auto scale = w_scale;
+      if (p.activation.granularity == kGroup)
+        scale = Isa::mul(scale, Isa::splat(a.x.scales[(m + r) * a_groups + f / a_per_scale]));
+      y[i * kRows + r] = Isa::add(y[i * kRows + r], Isa::mul(value, scale));
+    }
+  };
+  const auto fetch = [&]() MF_ALWAYS_INLINE {
+    for (int64_t b = 0; b < ahead.step; b += kRowBytes) __builtin_prefetch(ahead.at + b, 0, 2);
+    ahead.at += ahead.step;
+  };
+  for (int64_t f = 0; f < p.folds; ++f) {
+    if constexpr (is_one_block(kMethod)) {
+      for_count<kPanels>([&](auto i) MF_ALWAYS_INLINE {
+        RegisterSums<Isa, kRows> sums(nullptr);
+        MF_UNROLL for (int r = 0; r < kRows; ++r) sums.set(r, Isa::splat_int(0));
+        add_span<Isa, kMethod, 1, kRows, 8, 1>(sources + i, 2 * f, x, windows, a.m, sums);
+        add_fold(f, i, sums, 0);
+      });
+      windows += a.m;
+      fetch();
     } else {
-      for (int i = 0; i < kPanels; ++i) {
-        auto correction = Isa::splat_int(0);
-        if (p.weight.has_zero_point) {
-          alignas(64) float zero_points[kPanel];
-          zero_point_values(p, panels[i], w_group, zero_points);
-          const int32_t offset = sums_have_offset(kMethod) ? p.offset : 0;
-          correction = Isa::sub_int(Isa::splat_int(offset), Isa::to_int(Isa::load_floats(zero_points)));
+      Sums sums(call.sums.data);
+      MF_UNROLL for (int i = 0; i < kPanels * kRows * kChains; ++i) {
+        const bool starts_here = kMethod.kind != Method::kModular && i < kPanels * kRows;
+        sums.set(i, Isa::splat_int(starts_here ? starts[i % kRows * p.folds + f] : 0));
+      }
+      if (halves % 2 == 0) {
+        for (int64_t block = f * halves / 2; block < (f + 1) * halves / 2; ++block) {
+          add_span<Isa, kMethod, kPanels, kRows, 8, kChains>(sources, 2 * block, x, windows, a.m, sums);
+          if constexpr (kMethod.kind == Method::kModular) windows += 8 / kMethod.depth * a.m;
+          fetch();
         }
-        const auto w_scale = Isa::load_floats(panels[i].scales_as_floats + w_group * kPanel);
-        for (int r = 0; r < kRows; ++r) {
-          const auto fix = Isa::mul_int(correction, Isa::splat_int(a.x.sums[(m + r) * p.folds + f]));
-          const auto sum = Isa::add_int(sums.get(i * kRows + r), fix);
-          const auto value = Isa::mul(Isa::to_float(sum), Isa::splat(panels[i].unit));
-          auto scale = w_scale;
-          if (p.activation.granularity == kGroup)
-            scale = Isa::mul(scale, Isa::splat(a.x.scales[(m + r) * a_groups + f / a_per_scale]));
-          y[i * kRows + r] = Isa::add(y[i * kRows + r], Isa::mul(value, scale));
+      } else {
+        for (int64_t h = f * halves; h < (f + 1) * halves; ++h) {
+          add_span<Isa, kMethod, kPanels, kRows, 4, kChains>(sources, h, x, windows, a.m, sums);
+          if constexpr (kMethod.kind == Method::kModular) windows += 4 / kMethod.depth * a.m;
         }
       }
+      MF_UNROLL for (int r = 0; kChains == 2 && r < kRows; ++r) sums.set(r, Isa::add_int(sums.get(r), sums.get(kRows + r)));
+      for_count<kPanels>([&](auto i) MF_ALWAYS_INLINE { add_fold(f, i, sums, i * kRows); });
     }
     if (--w_left == 0) {
       ++w_group;
@@ -281,7 +293,7 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
   };
   const auto source_of = [&](const Panel& panel) { return Source(panel.codes, digits, p.offset); };
   const bool fused = a.choice.decode == Decode::kRegisters;
-  if constexpr (kFusedRows > 0 && kStreams > 1 && kMethod.kind != Method::kModular) {
+  if constexpr (kFusedRows > 0 && kStreams > 1 && !for_panels_only(kMethod)) {
     if (fused && a.m == 1) {
       const int64_t apart = (end - begin) / kStreams;
       for (int64_t i = begin; i < begin + apart; ++i) {
@@ -299,7 +311,7 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
     const ScaledPanel<Isa> panel = panel_at(i);
     const Source source = source_of(panel);
     for (int64_t b = 0; b < panel_scale_bytes; b += kRowBytes) __builtin_prefetch(panel.scales + panel_scale_bytes + b, 0, 2);
-    if constexpr (kFusedRows > 0 && kMethod.kind != Method::kModular) {
+    if constexpr (kFusedRows > 0 && !for_panels_only(kMethod)) {
       if (fused) {
         fused_tiles<Isa, kMethod, kFusedRows>(call, panel, source, 0, kBits * kRowBytes);
         continue;
