@@ -20,7 +20,7 @@ int64_t digit_bytes(const Plan& p) {
   switch (p.carrier) {
     case kInt8: return 1;
     case kInt16:
-    case kInt16Pair: return 2;
+    case kInt16Windows: return 2;
     case kFloat: return 4;
     default: return 8;
   }
@@ -122,7 +122,7 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
   } else {
     digits = at::empty({m * p.k_padded * digit_bytes(p)}, rows.options().dtype(at::kByte));
     activations.digits = digits.data_ptr();
-    if (p.carrier == kInt8 || p.carrier == kInt16 || p.carrier == kInt16Pair) {
+    if (p.carrier == kInt8 || p.carrier == kInt16 || p.carrier == kInt16Windows) {
       sums = at::empty({m * p.folds}, rows.options().dtype(at::kInt));
       activations.sums = sums.data_ptr<int32_t>();
     }

@@ -24,7 +24,7 @@ struct Avx2 {
   static constexpr bool kLooksUpInRows = true;   // see WordTable::lookup_at
   static constexpr bool kLooksUpQuads = true;    // see QuadTable
   static constexpr int kFusedRows = 4, kSelectRows = 2, kRows = 4;
-  static constexpr int kPairRows = 2, kFloatRows = 6, kDoubleRows = 2;
+  static constexpr int kFloatRows = 6, kDoubleRows = 2;
   // Panels read side by side where few rows meet them: Zen 3 reads 26 GB/s from one place at a time and 37 from four.
   static constexpr int kStreams = 4;
 
@@ -64,11 +64,6 @@ struct Avx2 {
   static MF_INLINE Bytes either(Bytes a, Bytes b) { return MF_EACH(_mm256_or_si256(a.v[i], b.v[i])); }
   static MF_INLINE Bytes splat_byte(int value) { return MF_EACH(((void)i, _mm256_set1_epi8(char(value)))); }
   static MF_INLINE Bytes add8(Bytes a, Bytes b) { return MF_EACH(_mm256_add_epi8(a.v[i], b.v[i])); }
-  static MF_INLINE Bytes min8(Bytes a, Bytes b) { return MF_EACH(_mm256_min_epu8(a.v[i], b.v[i])); }
-  static MF_INLINE bool any_below(Bytes b, int limit) {
-    const __m256i least = _mm256_min_epu8(b.v[0], b.v[1]);
-    return _mm256_movemask_epi8(_mm256_cmpeq_epi8(least, _mm256_min_epu8(least, _mm256_set1_epi8(char(limit - 1))))) != 0;
-  }
   static MF_INLINE Bytes abs8(Bytes a) { return MF_EACH(_mm256_abs_epi8(a.v[i])); }
   static MF_INLINE Bytes sign8(Bytes a, Bytes sign) { return MF_EACH(_mm256_sign_epi8(a.v[i], sign.v[i])); }
   static MF_INLINE Bytes splat4(const int8_t* at) {
@@ -221,34 +216,39 @@ struct Avx2 {
     }
   };
 
-  // See SignificandTable. Codes of kBits: sign, exponent, mantissa.
-  template <int kBits, bool kWindowed>
+  // See SignificandWindow. Codes of kBits: sign, exponent, mantissa.
+  template <int kBits, Fields kFields, bool kWidens>
   struct Significands {
-    __m256i hidden, low, high, mantissa, exponent, select;
-    __m128i exponent_at;
-    explicit Significands(const SignificandTable& t)
+    __m256i hidden, widened, two_to, mantissa, exponent, first;
+    __m128i exponent_at, widen;
+    Significands(const SignificandWindow& t)
         : hidden(broadcast(t.hidden)),
-          low(broadcast(t.low)),
-          high(broadcast(t.high)),
+          widened(broadcast(t.widened)),
+          two_to(broadcast(t.powers)),
           mantissa(_mm256_set1_epi8(char((1 << t.mantissa_bits) - 1))),
           exponent(_mm256_set1_epi8(char(t.exponent_mask))),
-          select(_mm256_set1_epi8(char(t.select))),
-          exponent_at(_mm_cvtsi32_si128(t.mantissa_bits)) {}
+          first(_mm256_set1_epi8(char(t.first))),
+          exponent_at(_mm_cvtsi32_si128(t.mantissa_bits)),
+          widen(_mm_cvtsi32_si128(t.widen)) {}
     static MF_INLINE __m256i broadcast(const uint8_t* table) {
       return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
     }
-    MF_INLINE Bytes exponents(Bytes codes) const {
+    MF_INLINE Bytes indices(Bytes codes) const {
       const Bytes fields = MF_EACH(_mm256_and_si256(_mm256_srl_epi16(codes.v[i], exponent_at), exponent));
-      return kWindowed ? MF_EACH(_mm256_add_epi8(fields.v[i], select)) : fields;
+      if constexpr (kFields == Fields::kFew) return fields;
+      const Bytes from_first = MF_EACH(_mm256_sub_epi8(fields.v[i], first));
+      return kFields == Fields::kFromFirst ? from_first : MF_EACH(_mm256_min_epu8(from_first.v[i], _mm256_set1_epi8(15)));
     }
-    MF_INLINE Bytes significands(Bytes codes, Bytes exponents) const {
-      const Bytes magnitudes = MF_EACH(_mm256_or_si256(_mm256_and_si256(codes.v[i], mantissa),
-                                                       _mm256_shuffle_epi8(hidden, exponents.v[i])));
-      const Bytes signs = to_top<kBits - 1>(codes);  // not zero, and negative where the sign bit is
-      return MF_EACH(_mm256_sign_epi8(magnitudes.v[i], _mm256_or_si256(signs.v[i], _mm256_set1_epi8(1))));
+    MF_INLINE Bytes significands(Bytes codes, Bytes indices) const {
+      Bytes out = MF_EACH(_mm256_or_si256(_mm256_and_si256(codes.v[i], mantissa), _mm256_shuffle_epi8(hidden, indices.v[i])));
+      if constexpr (kWidens) {
+        out = MF_EACH(_mm256_blendv_epi8(out.v[i], _mm256_sll_epi16(out.v[i], widen),
+                                         _mm256_shuffle_epi8(widened, indices.v[i])));
+      }
+      const Bytes signs = to_top<kBits - 1>(codes);  // 0 for code 0 only, whose significand is 0
+      return MF_EACH(_mm256_sign_epi8(out.v[i], signs.v[i]));
     }
-    MF_INLINE Bytes low_powers(Bytes exponents) const { return MF_EACH(_mm256_shuffle_epi8(low, exponents.v[i])); }
-    MF_INLINE Bytes high_powers(Bytes exponents) const { return MF_EACH(_mm256_shuffle_epi8(high, exponents.v[i])); }
+    MF_INLINE Bytes powers(Bytes indices) const { return MF_EACH(_mm256_shuffle_epi8(two_to, indices.v[i])); }
   };
 
   // Up to 16 float words, by a lookup for each of their bytes: cheaper than lane permutes, but the words come with four k's of

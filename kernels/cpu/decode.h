@@ -41,6 +41,13 @@ MF_INLINE typename Isa::Bytes stored_codes(const uint8_t* block, int half) {
   return out;
 }
 
+// Which exponent fields Isa::Significands may meet, to index the tables of a window by field - first.
+enum class Fields {
+  kFew,        // less than 16, from 0 on
+  kFromFirst,  // none above the window's last: what is negative has its top bit set, for which vpshufb gives 0
+  kWithin,     // any: what is not among the tables' first 15 entries takes the last, which holds 0
+};
+
 // Bit kBit (4 and up) of the codes of quad 4 * half + kQuad, moved to the top of each byte; what stands below it is of no use.
 template <class Isa, int kBits, int kQuad, int kBit>
 MF_INLINE typename Isa::Bytes top_bits(const uint8_t* block, int half) {
@@ -51,6 +58,12 @@ MF_INLINE typename Isa::Bytes top_bits(const uint8_t* block, int half) {
     const auto row = Isa::load(block + (kBits - 1) * kRowBytes);
     return half ? Isa::template to_top<4 + kQuad>(row) : Isa::template to_top<kQuad>(row);
   }
+}
+
+template <int kBits>
+MF_INLINE void fetch_ahead(const uint8_t* panel, int64_t half) {
+  const uint8_t* at = panel + half * kBits * kRowBytes / 2 + kAheadBytes;
+  for (int b = 0; b < kBits * kRowBytes / 2; b += kRowBytes) __builtin_prefetch(at + b, 0, 2);
 }
 
 // Where a kernel takes the 8-bit digits of its weights from: quad<Q>(half) is 4 k's of 16 outputs. Digits are unsigned,

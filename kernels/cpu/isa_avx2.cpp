@@ -16,8 +16,7 @@
 #pragma GCC target("avx2,fma,f16c,bmi,bmi2")
 
 #include "avx2.h"
-#include "linear_int8.h"
-#include "linear_significand.h"
+#include "linear.h"
 #include "quantize.h"
 
 namespace minifloat {

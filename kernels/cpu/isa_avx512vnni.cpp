@@ -18,8 +18,7 @@
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c,bmi,bmi2,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")
 
-#include "linear_int8.h"
-#include "linear_significand.h"
+#include "linear.h"
 #include "quantize.h"
 
 namespace minifloat {
@@ -34,7 +33,7 @@ struct Avx512Vnni {
   };
   static constexpr bool kHasDot = true, kSelectsTables = false, kLooksUpInRows = true, kLooksUpQuads = false;
   static constexpr int kFusedRows = 4, kSelectRows = 4, kRows = 8;
-  static constexpr int kPairRows = 6, kFloatRows = 8, kDoubleRows = 4, kStreams = 1;
+  static constexpr int kFloatRows = 8, kDoubleRows = 4, kStreams = 1;
 
   static MF_INLINE Bytes load(const uint8_t* at) { return _mm512_loadu_si512(at); }
   static MF_INLINE void store(uint8_t* at, Bytes b) { _mm512_storeu_si512(at, b); }
@@ -51,10 +50,6 @@ struct Avx512Vnni {
     return kFrom == 7 ? b : _mm512_slli_epi16(b, 7 - kFrom);
   }
   static MF_INLINE Bytes add8(Bytes a, Bytes b) { return _mm512_add_epi8(a, b); }
-  static MF_INLINE Bytes min8(Bytes a, Bytes b) { return _mm512_min_epu8(a, b); }
-  static MF_INLINE bool any_below(Bytes b, int limit) {
-    return _mm512_cmplt_epu8_mask(b, _mm512_set1_epi8(char(limit))) != 0;
-  }
   static MF_INLINE Bytes either(Bytes a, Bytes b) { return _mm512_or_si512(a, b); }
   static MF_INLINE Bytes splat_byte(int value) { return _mm512_set1_epi8(char(value)); }
   static MF_INLINE Bytes splat4(const int8_t* at) {
@@ -156,34 +151,39 @@ struct Avx512Vnni {
     }
   };
 
-  // See SignificandTable. Codes of kBits: sign, exponent, mantissa.
-  template <int kBits, bool kWindowed>
+  // See SignificandWindow. Codes of kBits: sign, exponent, mantissa.
+  template <int kBits, Fields kFields, bool kWidens>
   struct Significands {
-    __m512i hidden, low, high, mantissa, exponent, select;
-    __m128i exponent_at;
-    explicit Significands(const SignificandTable& t)
+    __m512i hidden, widened, two_to, mantissa, exponent, first;
+    __m128i exponent_at, widen;
+    Significands(const SignificandWindow& t)
         : hidden(broadcast(t.hidden)),
-          low(broadcast(t.low)),
-          high(broadcast(t.high)),
+          widened(broadcast(t.widened)),
+          two_to(broadcast(t.powers)),
           mantissa(_mm512_set1_epi8(char((1 << t.mantissa_bits) - 1))),
           exponent(_mm512_set1_epi8(char(t.exponent_mask))),
-          select(_mm512_set1_epi8(char(t.select))),
-          exponent_at(_mm_cvtsi32_si128(t.mantissa_bits)) {}
+          first(_mm512_set1_epi8(char(t.first))),
+          exponent_at(_mm_cvtsi32_si128(t.mantissa_bits)),
+          widen(_mm_cvtsi32_si128(t.widen)) {}
     static MF_INLINE __m512i broadcast(const uint8_t* table) {
       return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
     }
-    MF_INLINE Bytes exponents(Bytes codes) const {
+    MF_INLINE Bytes indices(Bytes codes) const {
       const Bytes fields = _mm512_and_si512(_mm512_srl_epi16(codes, exponent_at), exponent);
-      return kWindowed ? _mm512_add_epi8(fields, select) : fields;
+      if constexpr (kFields == Fields::kFew) return fields;
+      const Bytes from_first = _mm512_sub_epi8(fields, first);
+      return kFields == Fields::kFromFirst ? from_first : _mm512_min_epu8(from_first, _mm512_set1_epi8(15));
     }
-    MF_INLINE Bytes significands(Bytes codes, Bytes exponents) const {
-      const Bytes magnitudes =
-          _mm512_or_si512(_mm512_and_si512(codes, mantissa), _mm512_shuffle_epi8(hidden, exponents));
+    MF_INLINE Bytes significands(Bytes codes, Bytes indices) const {
+      Bytes out = _mm512_or_si512(_mm512_and_si512(codes, mantissa), _mm512_shuffle_epi8(hidden, indices));
+      if constexpr (kWidens) {
+        const __mmask64 wide = _mm512_movepi8_mask(_mm512_shuffle_epi8(widened, indices));
+        out = _mm512_mask_blend_epi8(wide, out, _mm512_sll_epi16(out, widen));
+      }
       const __mmask64 negative = _mm512_movepi8_mask(to_top<kBits - 1>(codes));
-      return _mm512_mask_sub_epi8(magnitudes, negative, _mm512_setzero_si512(), magnitudes);
+      return _mm512_mask_sub_epi8(out, negative, _mm512_setzero_si512(), out);
     }
-    MF_INLINE Bytes low_powers(Bytes exponents) const { return _mm512_shuffle_epi8(low, exponents); }
-    MF_INLINE Bytes high_powers(Bytes exponents) const { return _mm512_shuffle_epi8(high, exponents); }
+    MF_INLINE Bytes powers(Bytes indices) const { return _mm512_shuffle_epi8(two_to, indices); }
   };
 
   // vpermd for up to 16 words, vpermt2d for 32, two of these for 64; above, a gather from the table, which stays in L1.

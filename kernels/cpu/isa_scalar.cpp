@@ -10,8 +10,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "linear_int8.h"
-#include "linear_significand.h"
+#include "linear.h"
 #include "quantize.h"
 
 namespace minifloat {
@@ -28,7 +27,7 @@ struct Scalar {
   using Doubles = Vector<double, 16>;
   static constexpr bool kHasDot = true, kSelectsTables = false, kLooksUpInRows = false, kLooksUpQuads = false;
   static constexpr int kFusedRows = 0, kSelectRows = 0, kRows = 1;
-  static constexpr int kPairRows = 1, kFloatRows = 1, kDoubleRows = 1, kStreams = 1;
+  static constexpr int kFloatRows = 1, kDoubleRows = 1, kStreams = 1;
 
   template <class Out, class Function>
   static MF_INLINE Out each(Function function) {
@@ -47,10 +46,6 @@ struct Scalar {
   }
   static Bytes either(Bytes a, Bytes b) { return each<Bytes>([&](int i) { return a.lane[i] | b.lane[i]; }); }
   static Bytes add8(Bytes a, Bytes b) { return each<Bytes>([&](int i) { return a.lane[i] + b.lane[i]; }); }
-  static Bytes min8(Bytes a, Bytes b) { return each<Bytes>([&](int i) { return std::min(a.lane[i], b.lane[i]); }); }
-  static bool any_below(Bytes b, int limit) {
-    return std::any_of(b.lane, b.lane + 64, [&](uint8_t byte) { return byte < limit; });
-  }
   static Bytes splat_byte(int value) { return each<Bytes>([&](int) { return uint8_t(value); }); }
   static Bytes splat4(const int8_t* at) { return each<Bytes>([&](int i) { return uint8_t(at[i % 4]); }); }
   static Ints dot(Ints sum, Bytes w, Bytes x) {
@@ -134,25 +129,25 @@ struct Scalar {
       return each<Bytes>([&](int i) { return table[codes.lane[i]]; });
     }
   };
-  template <int kBits, bool>
+  template <int kBits, Fields, bool kWidens>
   struct Significands {
-    SignificandTable t;
-    explicit Significands(const SignificandTable& t) : t(t) {}
-    static uint8_t of(const uint8_t* table, uint8_t index) { return index & 0x80 ? 0 : table[index & 15]; }
-    Bytes exponents(Bytes codes) const {
-      return each<Bytes>([&](int i) { return ((codes.lane[i] >> t.mantissa_bits) & t.exponent_mask) + t.select; });
-    }
-    Bytes significands(Bytes codes, Bytes exponents) const {
+    SignificandWindow t;
+    Significands(const SignificandWindow& t) : t(t) {}
+    Bytes indices(Bytes codes) const {
       return each<Bytes>([&](int i) {
-        const int magnitude = (codes.lane[i] & ((1 << t.mantissa_bits) - 1)) | of(t.hidden, exponents.lane[i]);
-        return uint8_t(codes.lane[i] >> (kBits - 1) ? -magnitude : magnitude);
+        const int index = ((codes.lane[i] >> t.mantissa_bits) & t.exponent_mask) - t.first;
+        return index < 0 || index > 15 ? 15 : index;
       });
     }
-    Bytes low_powers(Bytes exponents) const {
-      return each<Bytes>([&](int i) { return of(t.low, exponents.lane[i]); });
+    Bytes significands(Bytes codes, Bytes indices) const {
+      return each<Bytes>([&](int i) {
+        int out = (codes.lane[i] & ((1 << t.mantissa_bits) - 1)) | t.hidden[indices.lane[i]];
+        if (kWidens && t.widened[indices.lane[i]]) out <<= t.widen;
+        return uint8_t(codes.lane[i] >> (kBits - 1) ? -out : out);
+      });
     }
-    Bytes high_powers(Bytes exponents) const {
-      return each<Bytes>([&](int i) { return of(t.high, exponents.lane[i]); });
+    Bytes powers(Bytes indices) const {
+      return each<Bytes>([&](int i) { return t.powers[indices.lane[i]]; });
     }
   };
   template <int kBits>

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <vector>
 
+#include "significands.h"
+
 namespace minifloat {
 namespace {
 
@@ -25,6 +27,14 @@ void for_planes(int bits, int output, int k, Visit visit) {
     base += plane * kRowBytes;
     code_bit += plane;
   }
+}
+
+// The window below the first one that a code belongs to, 0 if there is none.
+int lower_window(const Plan& plan, int code) {
+  const int magnitude = code & ((1 << (plan.weight.bits - 1)) - 1);
+  int window = 0;
+  while (magnitude > 0 && magnitude < smallest_code(plan.weight, window)) ++window;
+  return window;
 }
 
 // The scales (item bytes each) of one output: canonical (n, groups) or a single one for the tensor.
@@ -61,15 +71,22 @@ Layout layout_of(const Plan& plan) {
   l.panel_bytes = l.blocks * plan.weight.bits * kRowBytes;
   l.scales_at = l.panels * l.panel_bytes;
   l.zero_points_at = l.scales_at + l.panels * l.groups * kPanel * scale_bytes(plan.weight);
-  l.bytes = l.zero_points_at + (plan.weight.has_zero_point ? l.panels * l.groups * kPanel : 0);
+  l.marks_at = l.zero_points_at + (plan.weight.has_zero_point ? l.panels * l.groups * kPanel : 0);
+  l.panel_marks = std::max(significand_windows(plan) - 1, 0) * l.blocks;
+  l.bytes = l.marks_at + (l.panel_marks ? l.panels * l.panel_marks + 8 : 0);
   return l;
 }
 
 void pack_panels(const Plan& plan, const Canonical& from, uint8_t* layout, int64_t begin, int64_t end) {
   const Layout l = layout_of(plan);
+  if (l.panel_marks && end == l.panels) std::memset(layout + l.bytes - 8, 0, 8);
   const int bits = plan.weight.bits, item = scale_bytes(plan.weight);
   std::vector<uint8_t> codes(plan.k);
+  uint8_t window_of[256] = {};
+  for (int code = 0; l.panel_marks && code < (1 << bits); ++code) window_of[code] = lower_window(plan, code);
   for (int64_t p = begin; p < end; ++p) {
+    uint8_t* marks = layout + l.marks_at + p * l.panel_marks;
+    std::memset(marks, 0, l.panel_marks);
     uint8_t* panel = layout + p * l.panel_bytes;
     std::memset(panel, 0, l.panel_bytes);
     uint8_t* scales = layout + l.scales_at + p * l.groups * kPanel * item;
@@ -86,6 +103,8 @@ void pack_panels(const Plan& plan, const Canonical& from, uint8_t* layout, int64
         for_planes(bits, o, at % kBlock, [&](int64_t byte, int bit, int code_bit, int width) {
           block[byte] |= ((stored >> code_bit) & ((1u << width) - 1)) << bit;
         });
+        if (const int window = window_of[stored])
+          marks[(window - 1) * l.blocks + at / kBlock] |= 1 << (at % kBlock / 4);
       }
       for (int64_t g = 0; g < l.groups; ++g) {
         const int64_t index = canonical_index(plan, output, l.groups, g);

@@ -6,8 +6,11 @@
 // bits holds 8 / w quads: row r, bits f * w .. f * w + w - 1 are quad q = r * 8 / w + f.
 // A block of b-bit codes thus takes 64 b bytes, and one load, shift and mask yields 4 k's of 16 outputs.
 //
-// Section order: panels of codes; then scales [panel][group][16] as stored; then zero point codes [panel][group][16].
+// Section order: panels of codes; then scales [panel][group][16] as stored; then zero point codes [panel][group][16]; then marks.
 // Missing outputs and k's hold code 0 (before the flip); activations are zero there.
+//
+// Marks are there for weights in several windows of exponents (significands.h), [panel][window - 1][block], none for the first
+// window: bit q of a byte says that quad q of the block holds a weight of the window. 8 bytes follow, so that words can be read.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +20,8 @@
 namespace minifloat {
 
 struct Layout {
-  int64_t panels, blocks, groups, panel_bytes;
-  int64_t scales_at, zero_points_at, bytes;
+  int64_t panels, blocks, groups, panel_bytes, panel_marks;
+  int64_t scales_at, zero_points_at, marks_at, bytes;
 };
 Layout layout_of(const Plan& plan);
 

@@ -18,7 +18,6 @@ struct FloatDigits {
   static constexpr int kRows = Isa::kFloatRows;
   static constexpr int kBytes = 64;  // of Digits
   static Sum zero() { return Isa::splat(0.0f); }
-  static MF_INLINE void settle(Sum&) {}
   static int32_t word(const Operand& o, int code) { return std::bit_cast<int32_t>(o.values[code]); }
   static MF_INLINE Digits from_word(typename Isa::Ints word) { return Isa::as_floats(word); }
   static MF_INLINE Sum multiply_add(Sum sum, Digits w, const float* x) { return Isa::fma(w, Isa::splat(*x), sum); }
@@ -35,7 +34,6 @@ struct DoubleDigits : FloatDigits<Isa> {
   static constexpr int kRows = Isa::kDoubleRows;
   static constexpr int kBytes = 128;
   static Sum zero() { return Isa::splat_double(0.0); }
-  static MF_INLINE void settle(Sum&) {}
   static MF_INLINE Digits from_word(typename Isa::Ints word) { return Isa::to_doubles(Isa::as_floats(word)); }
   static MF_INLINE Sum multiply_add(Sum sum, Digits w, const double* x) {
     return Isa::fma_double(w, Isa::splat_double(*x), sum);
@@ -55,7 +53,6 @@ struct ShortDigits {
   static constexpr int kRows = Isa::kRows;
   static constexpr int kBytes = 64;
   static Sum zero() { return Isa::splat_int(0); }
-  static MF_INLINE void settle(Sum&) {}
   static int32_t word(const Operand& o, int code) { return o.grid[code]; }
   static MF_INLINE Sum multiply_add(Sum sum, Digits w, const int16_t* x) {
     return Isa::add_int(sum, Isa::pair_dot16(w, Isa::splat_pair(x)));
@@ -66,15 +63,6 @@ struct ShortDigits {
   static MF_INLINE Digits load(const uint8_t* at) { return Isa::load_ints(at); }
   static MF_INLINE void store(uint8_t* at, Digits d) { Isa::store_ints(at, d); }
 };
-
-// Half blocks that int32 sums of a carrier are sure to hold; what is in them is then settled.
-constexpr int64_t kStretch = 512;
-
-template <int kBits>
-MF_INLINE void fetch_ahead(const uint8_t* panel, int64_t half) {
-  const uint8_t* at = panel + half * kBits * kRowBytes / 2 + kAheadBytes;
-  for (int b = 0; b < kBits * kRowBytes / 2; b += kRowBytes) __builtin_prefetch(at + b, 0, 2);
-}
 
 template <class Isa, class Carrier, int kBits>
 struct PackedWords {
@@ -125,10 +113,6 @@ struct PackedWords {
   }
 };
 
-// A source of digits may have a second one, `lower`, worth less by a constant, for the half blocks where `needed` says so.
-template <class Source>
-concept HasLower = requires(Source source) { source.lower; };
-
 template <class Carrier>
 struct DecodedWords {
   const uint8_t* digits;
@@ -139,12 +123,6 @@ struct DecodedWords {
     constexpr int kSteps = 16 / Carrier::kPerStep;
     for (int64_t s = index * kSteps; s < (index + 1) * kSteps; ++s) visit(s, Carrier::load(digits + s * Carrier::kBytes));
   }
-};
-
-template <class Carrier>
-struct DecodedTwice : DecodedWords<Carrier> {
-  DecodedWords<Carrier> lower;
-  const uint8_t* needed;
 };
 
 template <class Isa, class Carrier, int kRows, class Source>
@@ -170,21 +148,7 @@ void word_tile(const LinearArgs& a, const Panel& panel, Source source, int64_t m
       MF_UNROLL for (int r = 0; r < kRows; ++r)
         sums[r] = Carrier::multiply_add(sums[r], w, x[r] + step * Carrier::kPerStep);
     };
-    const auto settle_at = [&](int64_t h) MF_ALWAYS_INLINE {
-      if ((h + 1 - f * halves) % kStretch) return;
-      MF_UNROLL for (int r = 0; r < kRows; ++r) Carrier::settle(sums[r]);
-    };
-    for (int64_t h = f * halves; h < (f + 1) * halves; ++h) {
-      source.half(h, add);
-      settle_at(h);
-    }
-    if constexpr (HasLower<Source>) {
-      MF_UNROLL for (int r = 0; r < kRows; ++r) Carrier::next_window(sums[r]);
-      for (int64_t h = f * halves; h < (f + 1) * halves; ++h) {
-        if (source.needed[h]) source.lower.half(h, add);
-        settle_at(h);
-      }
-    }
+    for (int64_t h = f * halves; h < (f + 1) * halves; ++h) source.half(h, add);
     const Floats w_scale = load_scales<Isa>(p.weight, panel.scales, f / w_per_scale);
     for (int r = 0; r < kRows; ++r) {
       Floats scale = w_scale;
@@ -240,9 +204,7 @@ MF_INLINE void linear_panels(const LinearArgs& a, int64_t begin, int64_t end, So
   const Plan& p = *a.plan;
   const Layout l = layout_of(p);
   const bool fused = a.choice.decode == Decode::kRegisters;
-  using Source = decltype(source_of(std::declval<const Panel&>()));
-  const int64_t decoded_bytes = p.k_padded / Carrier::kPerStep * Carrier::kBytes;
-  Scratch decoded(fused ? 0 : decoded_bytes * (HasLower<Source> ? 2 : 1));
+  Scratch decoded(fused ? 0 : p.k_padded / Carrier::kPerStep * Carrier::kBytes);
   const int64_t halves = p.fold_padded / 16;
   const int64_t per_scale = p.weight.granularity == kGroup ? p.weight.group_size / p.fold : p.folds;
   for (int64_t i = begin; i < end; ++i) {
@@ -258,21 +220,9 @@ MF_INLINE void linear_panels(const LinearArgs& a, int64_t begin, int64_t end, So
         source.half(h, [&](int64_t step, typename Carrier::Digits w) MF_ALWAYS_INLINE {
           Carrier::store(decoded.data + step * Carrier::kBytes, w);
         });
-        if constexpr (HasLower<Source>) {
-          if (!source.needed[h]) continue;
-          source.lower.half(h, [&](int64_t step, typename Carrier::Digits w) MF_ALWAYS_INLINE {
-            Carrier::store(decoded.data + decoded_bytes + step * Carrier::kBytes, w);
-          });
-        }
       }
     }
-    const DecodedWords<Carrier> words{decoded.data};
-    if constexpr (HasLower<Source>) {
-      word_tiles<Isa, Carrier, Carrier::kRows>(
-          a, panel, DecodedTwice<Carrier>{words, {decoded.data + decoded_bytes}, source.needed}, 0);
-    } else {
-      word_tiles<Isa, Carrier, Carrier::kRows>(a, panel, words, 0);
-    }
+    word_tiles<Isa, Carrier, Carrier::kRows>(a, panel, DecodedWords<Carrier>{decoded.data}, 0);
   }
 }
 

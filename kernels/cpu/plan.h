@@ -9,7 +9,7 @@ namespace minifloat {
 
 enum Granularity : int32_t { kTensor = 0, kRow = 1, kGroup = 2 };
 enum ScaleKind : int32_t { kFloat32 = 0, kBFloat16 = 1, kPowerOfTwo = 2, kTwoLevel = 3 };
-enum Carrier : int32_t { kFloat = 0, kInt8 = 1, kInt16 = 2, kFloat64 = 3, kWide = 4, kInt16Pair = 5 };
+enum Carrier : int32_t { kFloat = 0, kInt8 = 1, kInt16 = 2, kFloat64 = 3, kWide = 4, kInt16Windows = 5 };
 enum EncodeKind : int32_t { kByTable = 0, kByInteger = 1, kByMinifloat = 2 };
 
 // One quantized operand: an element format and its scales. Tables are indexed by code unless they say otherwise.

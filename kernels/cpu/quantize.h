@@ -252,7 +252,7 @@ void quantize_digits(const Plan& p, const float* x, const Shared& shared, const 
     case kInt8:
       return quantize_digits_as<int8_t>(p, x, shared, to, begin, end);
     case kInt16:
-    case kInt16Pair:
+    case kInt16Windows:
       return quantize_digits_as<int16_t>(p, x, shared, to, begin, end);
     case kFloat64:
       return quantize_digits_as<double>(p, x, shared, to, begin, end);

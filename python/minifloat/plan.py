@@ -59,11 +59,10 @@ class Plan:
         return "float64" if length * self.max_product < 2**53 else "wide"
 
     @property
-    def int16_pair(self) -> bool:
+    def int16_windows(self) -> bool:
         """float64 carrier: whether integers do as well: weights are signed minifloats with up to 5 exponent bits.
 
-        A weight is then low + high * 2**8 with two int16 digits of at most 15 * 2**7 (5 exponent bits: in each of two
-        windows of 16 exponents), and activations fit 8 bits.
+        Their significands, shifted by the exponents of one of up to three windows, fit int16, and activations 8 bits.
         """
         f = self.weight.format
         small = max(map(abs, self.activation_range)) <= 128

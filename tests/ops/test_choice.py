@@ -100,15 +100,37 @@ def test_unknown_names():
         mf.ops.choice(torch.zeros(3, dtype=torch.uint8), 1)
 
 
-@pytest.mark.parametrize("weight", ["e3m4", "e4m3fn", "e5m2", "e5m2fnuz"])
-def test_long_sums_of_the_largest_products(isa, weight):
+@pytest.mark.parametrize("weight", ["e3m2", "e3m3", "e3m4", "e4m1", "e4m3fn", "e5m2", "e5m2fnuz"])
+@pytest.mark.parametrize("k", [20000, 40000])
+def test_long_sums_of_the_largest_products(isa, weight, k):
     """More products than an int32 sum of int16 digits holds: it must be emptied on the way."""
     generator = torch.Generator().manual_seed(5)
-    q = mf.quantize(torch.where(torch.rand(3, 20000, generator=generator) < 0.01, 1e-3, 1.0), f"{weight}-row")
-    x = torch.ones(3, 20000)
+    q = mf.quantize(torch.where(torch.rand(3, k, generator=generator) < 0.01, 1e-3, 1.0), f"{weight}-row")
+    x = torch.ones(3, k)
     for decode in ("registers", "panel"):
         with mf.ops.forced_choice("", decode):
             assert torch.equal(mf.linear(x, q, activation="int8-row"), mf.emulator.linear(x, q, None, "int8-row"))
+
+
+@pytest.mark.parametrize("weight", ["e4m1", "e4m2", "e4m3ieee", "e4m3fn", "e4m3fnuz", "e5m1", "e5m2", "e5m2fnuz"])
+@pytest.mark.parametrize("scales", ["row", "g16", "g32", "g96"])
+def test_weights_of_every_exponent(isa, weight, scales):
+    """Every finite code, and rows that hold one code only, zeros and the smallest among them."""
+    f = mf.Format.parse(weight)
+    finite = torch.tensor(f.values[f.is_number], dtype=torch.float32)
+    generator = torch.Generator().manual_seed(7)
+    w = finite[torch.randint(len(finite), (50, 480), generator=generator)]
+    w[:, ::16] = f.max  # so that scales are 1
+    w[17:33, 1:16] = finite[torch.arange(16)[:, None] * len(finite) // 16]
+    q = mf.quantize(w, f"{weight}-{scales}")
+    assert torch.equal(q.dequantize(), w)
+    x = torch.randn(6, 480, generator=generator)
+    for activation in ("int8-row", "mxint8"):
+        for m in (1, 2, 3, 6):
+            want = mf.emulator.linear(x[:m], q, None, activation)
+            for decode in ("registers", "panel"):
+                with mf.ops.forced_choice("", decode):
+                    assert torch.equal(mf.linear(x[:m], q, activation=activation), want), (m, decode)
 
 
 @pytest.mark.parametrize("activation", ["int8-row", "mxint8", None])

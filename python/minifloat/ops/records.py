@@ -15,7 +15,7 @@ from ..plan import Plan
 
 GRANULARITIES = {"tensor": 0, "row": 1, "group": 2}
 SCALE_KINDS = {"float32": 0, "bfloat16": 1, "e8m0fnu": 2, "e4m3fn": 3}
-CARRIERS = {"float": 0, "int8": 1, "int16": 2, "float64": 3, "wide": 4, "int16_pair": 5}
+CARRIERS = {"float": 0, "int8": 1, "int16": 2, "float64": 3, "wide": 4, "int16_windows": 5}
 BY_TABLE, BY_INTEGER, BY_MINIFLOAT = 0, 1, 2
 
 OPERAND = np.dtype(
@@ -163,8 +163,8 @@ def plan_record(
         record["activation"] = _operand(activation)
         record["unit"] = plan.unit
         carrier = plan.carrier(fold)
-        if carrier == "float64" and plan.int16_pair and record["weight"]["encode_kind"] == BY_MINIFLOAT:
-            carrier = "int16_pair"
+        if carrier == "float64" and plan.int16_windows and record["weight"]["encode_kind"] == BY_MINIFLOAT:
+            carrier = "int16_windows"
         record["carrier"] = CARRIERS[carrier]
         record["offset"], record["depth"], record["signed_depth"] = plan.offset, plan.int16_depth, plan.signed_depth
     return _as_tensor(record)

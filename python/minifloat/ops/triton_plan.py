@@ -11,7 +11,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from .records import CARRIERS, MAGIC, PLAN, VERSION
 
 CARRIER_NAMES = {number: name for name, number in CARRIERS.items()}
-CARRIER_NAMES[CARRIERS["int16_pair"]] = "float64"  # what the CPU has for some of those
+CARRIER_NAMES[CARRIERS["int16_windows"]] = "float64"  # what the CPU has for some of those
 X_TYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 LARGEST_VALUE = 2.0**96
 _plans = WeakTensorKeyDictionary()

@@ -1,0 +1,25 @@
+// y = x @ w.T: which loop nest multiplies the digits of a carrier.
+#pragma once
+
+#include "linear_int8.h"
+#include "linear_windows.h"
+
+namespace minifloat {
+namespace {
+
+template <class Isa>
+void linear(const LinearArgs& a, int64_t begin, int64_t end) {
+  switch (a.plan->carrier) {
+    case kFloat: return linear_words<Isa, FloatDigits>(a, begin, end);
+    case kInt8: return linear_int8<Isa>(a, begin, end);
+    case kInt16:
+      if (multiplies_significands(*a.plan)) return linear_significands<Isa>(a, begin, end);
+      return linear_words<Isa, ShortDigits>(a, begin, end);
+    case kInt16Windows: return linear_windows<Isa>(a, begin, end);
+    case kFloat64: return linear_words<Isa, DoubleDigits>(a, begin, end);
+    default: return linear_wide(a, begin, end);
+  }
+}
+
+}  // namespace
+}  // namespace minifloat
