@@ -107,7 +107,7 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
   if (y.numel() == 0) return y.to(x.scalar_type()).reshape(shape);
   const float* bias_data = bias.has_value() ? bias_floats.const_data_ptr<float>() : nullptr;
   const Kernels& kernels = active_kernels();
-  const Choice choice = choose(p, m, kernels.traits);
+  const Choice choice = choose(p, m, kernels.traits, marked_share(p, weight.const_data_ptr<uint8_t>()));
   if (choice.decode == Decode::kGemm) {
     linear_by_gemm(p, weight.const_data_ptr<uint8_t>(), rows, y);
     if (bias_data) y.add_(bias_floats);

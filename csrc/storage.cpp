@@ -173,6 +173,7 @@ at::Tensor pack_weight(const at::Tensor& packed, const at::Tensor& scales, const
                        points.defined() ? points.data_ptr<uint8_t>() : nullptr};
   uint8_t* target = out.data_ptr<uint8_t>();
   at::parallel_for(0, l.panels, 1, [&](int64_t begin, int64_t end) { pack_panels(p, from, target, begin, end); });
+  count_marks(p, target);
   return out;
 }
 

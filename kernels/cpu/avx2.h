@@ -19,6 +19,7 @@ struct Avx2 {
   struct Doubles {
     __m256d v[4];
   };
+  static constexpr bool kSkipsLookups = true;  // where codes are digits
   static constexpr bool kHasDot = false;         // see isa_avxvnni.cpp
   static constexpr bool kSelectsTables = true;  // see ByteTable::select
   static constexpr bool kLooksUpInRows = true;   // see WordTable::lookup_at
@@ -66,6 +67,10 @@ struct Avx2 {
   static MF_INLINE Bytes add8(Bytes a, Bytes b) { return MF_EACH(_mm256_add_epi8(a.v[i], b.v[i])); }
   static MF_INLINE Bytes abs8(Bytes a) { return MF_EACH(_mm256_abs_epi8(a.v[i])); }
   static MF_INLINE Bytes sign8(Bytes a, Bytes sign) { return MF_EACH(_mm256_sign_epi8(a.v[i], sign.v[i])); }
+  // By the top bit of each byte of `which`.
+  static MF_INLINE Bytes select8(Bytes zero, Bytes one, Bytes which) {
+    return MF_EACH(_mm256_blendv_epi8(zero.v[i], one.v[i], which.v[i]));
+  }
   static MF_INLINE Bytes splat4(const int8_t* at) {
     int32_t word;
     __builtin_memcpy(&word, at, 4);

@@ -12,16 +12,20 @@ struct Forced {
   std::string method, decode;
 } forced;
 
-const char* method_name(const Plan& p, const Traits& traits, Decode decode) {
+// More marked blocks than this, and a guarded method is no longer the quicker one.
+constexpr double kMostMarked = 0.125;
+
+// nullptr if every line that is exact is for panels and `where` is not.
+const char* method_name(const Plan& p, const Traits& traits, Decode where, double marked) {
   if (p.carrier != kInt8) return "";
   if (traits.has_dot) return kMethods[0].name;
-  const bool by_table = digits_by_table(p);
+  const Lookup lookup = lookup_of(p);
   const char* quickest = nullptr;
   for (const MethodLine& line : kMethods) {
-    if (for_panels_only(line.method) && decode != Decode::kPanel) continue;
-    if (line.method.kind == Method::kDot || !line.exact(p) || !line.compiled(p.weight.bits, by_table)) continue;
-    if (!quickest) quickest = line.name;
+    if (for_panels_only(line.method, lookup) && where != Decode::kPanel) continue;
+    if (line.method.kind == Method::kDot || !line.exact(p) || !line.compiled(p.weight.bits, lookup)) continue;
     if (forced.method == line.name) return line.name;
+    if (!quickest && !(line.method.guarded && marked > kMostMarked)) quickest = line.name;
   }
   return quickest;
 }
@@ -37,7 +41,7 @@ Decode decode(const Plan& p, int64_t m, const Traits& traits) {
   if (p.carrier == kFloat && (forced.decode == kDecodes[2] || (forced.decode.empty() && gemm))) return Decode::kGemm;
   const bool selects = !traits.has_dot && p.weight.bits >= 5 && p.weight.bits <= 7;
   const int most = p.carrier != kInt8                     ? traits.most_register_words
-                   : selects && digits_by_table(p) ? traits.most_select_rows
+                   : selects && lookup_of(p) != Lookup::kNone ? traits.most_select_rows
                                                           : traits.most_register_rows;
   const bool registers = forced.decode == kDecodes[1] ? false : forced.decode == kDecodes[0] || m <= most;
   return registers && most > 0 ? Decode::kRegisters : Decode::kPanel;
@@ -45,15 +49,20 @@ Decode decode(const Plan& p, int64_t m, const Traits& traits) {
 
 }  // namespace
 
-bool digits_by_table(const Plan& p) {
-  for (int code = 0; code < (1 << p.weight.bits); ++code)
-    if (p.weight.grid[code ^ p.weight.code_flip] - p.offset != code) return true;
-  return false;
+Lookup lookup_of(const Plan& p) {
+  const int32_t* grid = p.weight.grid;
+  bool codes = true, magnitudes = p.weight.bits == 6 && !p.weight.code_flip && p.depth >= 1;
+  for (int code = 0; code < (1 << p.weight.bits); ++code) codes &= grid[code ^ p.weight.code_flip] - p.offset == code;
+  for (int code = 0; code < 32 && magnitudes; ++code)
+    magnitudes = (code >= 16 || grid[code] == code) && grid[code + 32] == -grid[code];
+  return codes ? Lookup::kNone : magnitudes ? Lookup::kMagnitudes : Lookup::kTable;
 }
 
-Choice choose(const Plan& p, int64_t m, const Traits& traits) {
-  const Decode where = decode(p, m, traits);
-  return {method_name(p, traits, where), where};
+Choice choose(const Plan& p, int64_t m, const Traits& traits, double marked) {
+  Decode where = decode(p, m, traits);
+  const char* method = method_name(p, traits, where, marked);
+  if (!method) method = method_name(p, traits, where = Decode::kPanel, marked);
+  return {method, where};
 }
 
 void force_choice(const std::string& method, const std::string& decode) {

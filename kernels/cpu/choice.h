@@ -10,12 +10,20 @@ namespace minifloat {
 // How pairs of 8-bit digits are multiplied and summed (carrier kInt8); see linear_int8.h.
 struct Method {
   enum Kind { kDot, kOffset, kModular, kSigned, kNibbles } kind;
-  int depth;  // pairs of products per int16 sum
+  int depth;             // pairs of products per int16 sum
+  bool guarded = false;  // so deep only in blocks that the layout does not mark, see guards_sums
 };
 // One int16 sum is all of a fold of one block (32 k's): widened once, never added up.
 constexpr bool is_one_block(Method m) { return m.kind == Method::kModular && m.depth == 8; }
-// Elsewhere the extra addition of kModular pays for panels only.
-constexpr bool for_panels_only(Method m) { return m.kind == Method::kModular && !is_one_block(m); }
+
+// How the digits of codes are found: a code is its digit; a table of all codes; or, of six bits, magnitudes of which the first
+// 16 are the code's low bits and the others a table's, and a sign.
+enum class Lookup { kNone, kTable, kMagnitudes };
+
+// Elsewhere the extra addition of kModular pays for panels only. Nibbles of looked-up digits are a last resort.
+constexpr bool for_panels_only(Method m, Lookup lookup) {
+  return (m.kind == Method::kModular && !is_one_block(m)) || (m.kind == Method::kNibbles && lookup != Lookup::kNone);
+}
 
 // Few rows: decode in registers, again for every tile of rows. Many: decode a panel of 16 outputs once, into L1 or L2.
 // Float contract, more rows still: decode to memory and call torch's matrix product.
@@ -38,37 +46,42 @@ struct Choice {
 struct MethodLine {
   const char* name;
   Method method;
-  bool (*exact)(const Plan&);                    // the plan's proof that no int16 sum overflows
-  bool (*compiled)(int bits, bool by_table);     // combinations that no format needs are left out
+  bool (*exact)(const Plan&);                  // the plan's proof that no int16 sum overflows
+  bool (*compiled)(int bits, Lookup lookup);   // combinations that no format needs are left out
 };
 
 // From the quickest to the slowest: the first line that is exact and compiled is taken.
 inline constexpr MethodLine kMethods[] = {
-    {"dot", {Method::kDot, 1}, [](const Plan&) { return true; }, [](int, bool) { return true; }},
+    {"dot", {Method::kDot, 1}, [](const Plan&) { return true; }, [](int, Lookup) { return true; }},
     {"offset8", {Method::kOffset, 8}, [](const Plan& p) { return p.depth >= 8; },
-     [](int bits, bool) { return bits <= 4; }},
+     [](int bits, Lookup) { return bits <= 4; }},
     {"modular8", {Method::kModular, 8},
      [](const Plan& p) { return p.depth >= 1 && p.signed_depth >= 8 && p.fold_padded == kBlock; },
-     [](int bits, bool by_table) { return by_table && bits <= 4; }},
+     [](int bits, Lookup l) { return l == Lookup::kTable && bits == 4; }},
     {"offset4", {Method::kOffset, 4}, [](const Plan& p) { return p.depth >= 4; },
-     [](int bits, bool by_table) { return by_table || bits == 5; }},
+     [](int bits, Lookup l) { return l == Lookup::kTable ? bits >= 3 && bits <= 5 : bits == 5; }},
     {"modular4", {Method::kModular, 4}, [](const Plan& p) { return p.depth >= 1 && p.signed_depth >= 4; },
-     [](int bits, bool by_table) { return by_table ? bits >= 5 : bits == 6; }},
+     [](int bits, Lookup l) { return l == Lookup::kTable ? bits == 5 : bits == 6; }},
+    {"guarded4", {Method::kModular, 4, true}, [](const Plan& p) { return p.depth >= 1 && guards_sums(p); },
+     [](int bits, Lookup l) { return l == Lookup::kMagnitudes || (l == Lookup::kNone && bits >= 7); }},
     {"modular2", {Method::kModular, 2}, [](const Plan& p) { return p.depth >= 1 && p.signed_depth >= 2; },
-     [](int bits, bool by_table) { return by_table ? bits >= 5 : bits >= 7; }},
+     [](int bits, Lookup l) { return l == Lookup::kMagnitudes || (l == Lookup::kTable ? bits == 7 : bits >= 7); }},
+    {"signed2", {Method::kSigned, 2}, [](const Plan& p) { return p.signed_depth >= 2; },
+     [](int, Lookup l) { return l == Lookup::kMagnitudes; }},
     {"offset2", {Method::kOffset, 2}, [](const Plan& p) { return p.depth >= 2; },
-     [](int bits, bool by_table) { return by_table ? bits >= 5 : bits == 6; }},
+     [](int bits, Lookup l) { return l == Lookup::kTable ? bits == 5 : bits == 6; }},
     {"offset1", {Method::kOffset, 1}, [](const Plan& p) { return p.depth >= 1; },
-     [](int bits, bool by_table) { return by_table || bits >= 7; }},
+     [](int bits, Lookup l) { return l == Lookup::kMagnitudes || (l == Lookup::kTable ? bits >= 4 && bits <= 7 : bits >= 7); }},
     {"signed1", {Method::kSigned, 1}, [](const Plan& p) { return p.signed_depth >= 1; },
-     [](int bits, bool by_table) { return by_table ? bits >= 5 : bits == 8; }},
-    {"nibbles", {Method::kNibbles, 1}, [](const Plan&) { return true; }, [](int, bool) { return true; }},
+     [](int bits, Lookup l) { return l == Lookup::kTable ? bits >= 7 : bits == 8; }},
+    {"nibbles", {Method::kNibbles, 1}, [](const Plan&) { return true; },
+     [](int bits, Lookup l) { return l == Lookup::kTable || bits == 8; }},
 };
 
-// Whether digits are looked up; otherwise a code is its digit.
-bool digits_by_table(const Plan& p);
+Lookup lookup_of(const Plan& p);
 
-Choice choose(const Plan& p, int64_t m, const Traits& traits);
+// marked: the share of blocks that the weight's layout marks.
+Choice choose(const Plan& p, int64_t m, const Traits& traits, double marked);
 
 // For tests and measurements: from now on `method` wherever it is exact and compiled, and `decode` ("registers", "panel",
 // "gemm") wherever it is possible. Empty: as the tables say. Throws std::invalid_argument for other names.

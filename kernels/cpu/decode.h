@@ -1,6 +1,8 @@
 // From bit planes to digits: 16 outputs at a time, on the vectors of an instruction set (see isa_*.cpp for what Isa offers).
 #pragma once
 
+#include <array>
+
 #include "kernels.h"
 #include "layout.h"
 #include "significands.h"
@@ -66,12 +68,18 @@ MF_INLINE void fetch_ahead(const uint8_t* panel, int64_t half) {
   for (int b = 0; b < kBits * kRowBytes / 2; b += kRowBytes) __builtin_prefetch(at + b, 0, 2);
 }
 
-// Where a kernel takes the 8-bit digits of its weights from: quad<Q>(half) is 4 k's of 16 outputs. Digits are unsigned,
-// grid - offset, or signed, the grid itself. Without a table the code is the unsigned digit.
-template <class Isa, int kBits, bool kTable, bool kSigned>
+// A signed digit as |w| and a byte with w's sign, 0 only where |w| may be.
+template <class Isa>
+struct Signed {
+  typename Isa::Bytes magnitude, sign;
+};
+
+// Where a kernel takes the 8-bit digits of its weights from, 4 k's of 16 outputs at a time: quad<Q>(half) are unsigned digits,
+// grid - offset; signed_quad<Q>(half) is the grid itself.
+template <class Isa, int kBits, Lookup kLookup, bool kSigned>
 struct PackedDigits {
   const uint8_t* panel;
-  typename Isa::template ByteTable<kTable ? kBits : 0> table;
+  typename Isa::template ByteTable<kLookup == Lookup::kTable ? kBits : 0> table;
   typename Isa::Bytes offset;
 
   PackedDigits(const uint8_t* panel, const uint8_t* digits, int offset)
@@ -79,16 +87,51 @@ struct PackedDigits {
   template <int kQuad>
   MF_INLINE typename Isa::Bytes quad(int64_t half) const {
     const uint8_t* block = panel + (half >> 1) * kBits * kRowBytes;
-    if constexpr (kTable && kBits >= 5 && kBits <= 7 && Isa::kSelectsTables) {
+    if constexpr (kLookup == Lookup::kTable && kBits >= 5 && kBits <= 7 && Isa::kSelectsTables) {
       const auto low = Isa::template field<(kQuad & 1) * 4, 0, 4>(Isa::load(block + (2 * (half & 1) + kQuad / 2) * kRowBytes));
       return table.select(low, [&](auto bit) MF_ALWAYS_INLINE {
         return top_bits<Isa, kBits, kQuad, bit>(block, half & 1);
       });
     }
     const auto codes = stored_codes<Isa, kBits, kQuad>(block, half & 1);
-    if constexpr (kTable) return table.lookup(codes);
+    if constexpr (kLookup == Lookup::kTable) return table.lookup(codes);
     if constexpr (kSigned) return Isa::add8(codes, offset);
     return codes;
+  }
+  template <int kQuad>
+  MF_INLINE Signed<Isa> signed_quad(int64_t half) const {
+    static_assert(kSigned);
+    const auto w = quad<kQuad>(half);
+    return {Isa::abs8(w), w};
+  }
+};
+
+template <class Isa, int kBits, bool kSigned>
+struct PackedDigits<Isa, kBits, Lookup::kMagnitudes, kSigned> {
+  static_assert(kBits == 6);
+  const uint8_t* panel;
+  typename Isa::template ByteTable<4> upper;  // magnitudes of codes 16 .. 31
+  typename Isa::Bytes zero;                   // as an unsigned digit
+
+  PackedDigits(const uint8_t* panel, const uint8_t* digits, int offset)
+      : panel(panel), upper(magnitudes(digits, kSigned ? 0 : offset).data()), zero(Isa::splat_byte(-offset)) {}
+  static std::array<uint8_t, 16> magnitudes(const uint8_t* digits, int offset) {
+    std::array<uint8_t, 16> out;
+    for (int i = 0; i < 16; ++i) out[i] = uint8_t(digits[16 + i] + offset);
+    return out;
+  }
+  template <int kQuad>
+  MF_INLINE Signed<Isa> signed_quad(int64_t half) const {
+    const uint8_t* block = panel + (half >> 1) * kBits * kRowBytes;
+    const auto low = Isa::template field<(kQuad & 1) * 4, 0, 4>(Isa::load(block + (2 * (half & 1) + kQuad / 2) * kRowBytes));
+    const auto is_upper = top_bits<Isa, kBits, kQuad, 4>(block, half & 1), sign = top_bits<Isa, kBits, kQuad, 5>(block, half & 1);
+    return {Isa::select8(low, upper.lookup(low), is_upper), Isa::either(sign, Isa::splat_byte(1))};
+  }
+  template <int kQuad>
+  MF_INLINE typename Isa::Bytes quad(int64_t half) const {
+    const auto w = signed_quad<kQuad>(half);
+    const auto grid = Isa::sign8(w.magnitude, w.sign);
+    return kSigned ? grid : Isa::add8(grid, zero);
   }
 };
 
@@ -99,6 +142,24 @@ struct DecodedDigits {
   template <int kQuad>
   MF_INLINE typename Isa::Bytes quad(int64_t half) const {
     return Isa::load(digits + (4 * half + kQuad) * kRowBytes);
+  }
+  template <int kQuad>
+  MF_INLINE Signed<Isa> signed_quad(int64_t half) const {
+    const auto w = quad<kQuad>(half);
+    return {Isa::abs8(w), w};
+  }
+};
+
+// The grid itself of a source of unsigned digits.
+template <class Isa, class Source>
+struct GridOf {
+  const Source& source;
+  typename Isa::Bytes offset;
+
+  template <int kQuad>
+  MF_INLINE Signed<Isa> signed_quad(int64_t half) const {
+    const auto w = Isa::add8(source.template quad<kQuad>(half), offset);
+    return {Isa::abs8(w), w};
   }
 };
 
@@ -147,12 +208,14 @@ struct Panel {
   const uint8_t* codes;
   const uint8_t* scales;
   const uint8_t* zero_points;
+  const uint8_t* marks;
   int64_t first_output, outputs;
 
   Panel(const Plan& p, const Layout& l, const uint8_t* weight, int64_t index)
       : codes(weight + index * l.panel_bytes),
         scales(weight + l.scales_at + index * l.groups * kPanel * scale_bytes(p.weight)),
         zero_points(weight + l.zero_points_at + index * l.groups * kPanel),
+        marks(weight + l.marks_at + index * l.panel_marks),
         first_output(index * kPanel),
         outputs(std::min<int64_t>(kPanel, p.n - index * kPanel)) {}
 };

@@ -29,13 +29,49 @@ void for_planes(int bits, int output, int k, Visit visit) {
   }
 }
 
-// The window below the first one that a code belongs to, 0 if there is none.
-int lower_window(const Plan& plan, int code) {
-  const int magnitude = code & ((1 << (plan.weight.bits - 1)) - 1);
-  int window = 0;
-  while (magnitude > 0 && magnitude < smallest_code(plan.weight, window)) ++window;
-  return window;
-}
+// Writes the marks of a panel, an output after the other.
+class Marker {
+ public:
+  explicit Marker(const Plan& plan) : plan_(plan), guards_sums_(guards_sums(plan)) {
+    const Operand& o = plan.weight;
+    for (int stored = 0; stored < (1 << o.bits); ++stored) {
+      size_[stored] = std::abs(o.grid[stored ^ o.code_flip]);
+      const int magnitude = stored & ((1 << (o.bits - 1)) - 1);
+      if (significand_windows(plan) > 1)
+        while (magnitude > 0 && magnitude < smallest_code(o, window_[stored])) ++window_[stored];
+    }
+  }
+  void add_output(const std::vector<uint8_t>& stored, uint8_t* marks) {
+    if (guards_sums_) mark_sums(stored, marks);
+    else mark_windows(stored, marks);
+  }
+
+ private:
+  // An int16 sum adds two k's of each of kGuardedDepth quads.
+  void mark_sums(const std::vector<uint8_t>& stored, uint8_t* marks) {
+    constexpr int kSpan = 4 * kGuardedDepth;
+    sums_.assign(plan_.k_padded / kSpan * 2, 0);
+    for (int64_t k = 0; k < plan_.k; ++k) {
+      const int64_t at = padded_position(plan_, k);
+      sums_[at / kSpan * 2 + at % 4 / 2] += size_[stored[k]];
+    }
+    for (size_t i = 0; i < sums_.size(); ++i)
+      if (sums_[i] * plan_.largest_activation > 32767) marks[i / 2 * kSpan / kBlock] = 1;
+  }
+  void mark_windows(const std::vector<uint8_t>& stored, uint8_t* marks) const {
+    for (int64_t k = 0; k < plan_.k; ++k) {
+      const int64_t at = padded_position(plan_, k);
+      if (const int window = window_[stored[k]])
+        marks[(window - 1) * plan_.k_padded / kBlock + at / kBlock] |= 1 << (at % kBlock / 4);
+    }
+  }
+
+  const Plan& plan_;
+  bool guards_sums_;
+  int64_t size_[256];
+  int window_[256] = {};  // of exponents, by code
+  std::vector<int64_t> sums_;
+};
 
 // The scales (item bytes each) of one output: canonical (n, groups) or a single one for the tensor.
 int64_t canonical_index(const Plan& plan, int64_t output, int64_t groups, int64_t group) {
@@ -72,18 +108,16 @@ Layout layout_of(const Plan& plan) {
   l.scales_at = l.panels * l.panel_bytes;
   l.zero_points_at = l.scales_at + l.panels * l.groups * kPanel * scale_bytes(plan.weight);
   l.marks_at = l.zero_points_at + (plan.weight.has_zero_point ? l.panels * l.groups * kPanel : 0);
-  l.panel_marks = std::max(significand_windows(plan) - 1, 0) * l.blocks;
+  l.panel_marks = guards_sums(plan) ? l.blocks : std::max(significand_windows(plan) - 1, 0) * l.blocks;
   l.bytes = l.marks_at + (l.panel_marks ? l.panels * l.panel_marks + 8 : 0);
   return l;
 }
 
 void pack_panels(const Plan& plan, const Canonical& from, uint8_t* layout, int64_t begin, int64_t end) {
   const Layout l = layout_of(plan);
-  if (l.panel_marks && end == l.panels) std::memset(layout + l.bytes - 8, 0, 8);
   const int bits = plan.weight.bits, item = scale_bytes(plan.weight);
   std::vector<uint8_t> codes(plan.k);
-  uint8_t window_of[256] = {};
-  for (int code = 0; l.panel_marks && code < (1 << bits); ++code) window_of[code] = lower_window(plan, code);
+  Marker marker(plan);
   for (int64_t p = begin; p < end; ++p) {
     uint8_t* marks = layout + l.marks_at + p * l.panel_marks;
     std::memset(marks, 0, l.panel_marks);
@@ -98,14 +132,13 @@ void pack_panels(const Plan& plan, const Canonical& from, uint8_t* layout, int64
       unpack_row(from.packed + output * from.packed_row_bytes, bits, plan.k, codes.data());
       for (int64_t k = 0; k < plan.k; ++k) {
         const int64_t at = padded_position(plan, k);
-        const unsigned stored = codes[k] ^ plan.weight.code_flip;
+        const unsigned stored = codes[k] ^= plan.weight.code_flip;
         uint8_t* block = panel + at / kBlock * bits * kRowBytes;
         for_planes(bits, o, at % kBlock, [&](int64_t byte, int bit, int code_bit, int width) {
           block[byte] |= ((stored >> code_bit) & ((1u << width) - 1)) << bit;
         });
-        if (const int window = window_of[stored])
-          marks[(window - 1) * l.blocks + at / kBlock] |= 1 << (at % kBlock / 4);
       }
+      if (l.panel_marks) marker.add_output(codes, marks);
       for (int64_t g = 0; g < l.groups; ++g) {
         const int64_t index = canonical_index(plan, output, l.groups, g);
         std::memcpy(scales + (g * kPanel + o) * item, from.scales + index * item, item);
@@ -113,6 +146,21 @@ void pack_panels(const Plan& plan, const Canonical& from, uint8_t* layout, int64
       }
     }
   }
+}
+
+void count_marks(const Plan& plan, uint8_t* layout) {
+  const Layout l = layout_of(plan);
+  if (!l.panel_marks) return;
+  const uint8_t* marks = layout + l.marks_at;
+  const int64_t all = l.panels * l.panel_marks, marked = all - std::count(marks, marks + all, 0);
+  std::memcpy(layout + l.bytes - sizeof(marked), &marked, sizeof(marked));
+}
+
+double marked_share(const Plan& plan, const uint8_t* layout) {
+  const Layout l = layout_of(plan);
+  int64_t marked = 0;
+  if (l.panel_marks) std::memcpy(&marked, layout + l.bytes - sizeof(marked), sizeof(marked));
+  return double(marked) / double(std::max<int64_t>(l.panels * l.panel_marks, 1));
 }
 
 void panel_codes(const Plan& plan, const uint8_t* layout, int64_t panel, uint8_t* codes) {

@@ -9,8 +9,9 @@
 // Section order: panels of codes; then scales [panel][group][16] as stored; then zero point codes [panel][group][16]; then marks.
 // Missing outputs and k's hold code 0 (before the flip); activations are zero there.
 //
-// Marks are there for weights in several windows of exponents (significands.h), [panel][window - 1][block], none for the first
-// window: bit q of a byte says that quad q of the block holds a weight of the window. 8 bytes follow, so that words can be read.
+// Marks are a byte per block. Weights in several windows of exponents (significands.h) have [panel][window - 1][block], none for
+// the first window: bit q says that quad q of the block holds a weight of the window. Where sums are guarded (guards_sums)
+// [panel][block] is 1 if a sum of the block could exceed int16. Eight bytes follow: how many marks are not 0.
 #pragma once
 
 #include <cstdint>
@@ -36,9 +37,13 @@ struct Canonical {
   uint8_t* zero_points;  // (n, groups) or (1, 1) codes, nullptr without zero points
 };
 
-// Panels [begin, end) of the layout from canonical storage, and back.
+// Panels [begin, end) of the layout from canonical storage, and back. After all panels: count_marks.
 void pack_panels(const Plan& plan, const Canonical& from, uint8_t* layout, int64_t begin, int64_t end);
+void count_marks(const Plan& plan, uint8_t* layout);
 void restore_panels(const Plan& plan, const uint8_t* layout, const Canonical& to, int64_t begin, int64_t end);
+
+// Of the blocks of all panels; 0 where there are no marks.
+double marked_share(const Plan& plan, const uint8_t* layout);
 
 // The canonical codes of one panel: (outputs of the panel, k).
 void panel_codes(const Plan& plan, const uint8_t* layout, int64_t panel, uint8_t* codes);

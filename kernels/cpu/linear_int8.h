@@ -3,8 +3,9 @@
 // A weight is held as grid - offset, 0..255; the sum of products is corrected by (offset - zero point) * sum of activations.
 // The dot product instruction sums four u8 x s8 products in int32. Without it pairs of products are summed in int16, as many
 // as fit by the plan's proof, then widened (vpmaddubsw, vpmaddwd). Sums that start with the correction are those of grid
-// values, which are smaller: twice as many fit, whatever wraps on the way (kModular). Where not even one pair fits, |w| times
-// the activation with w's sign does (vpsignb), and if the activations hold -128, digits are split into nibbles.
+// values, which are smaller: twice as many fit, whatever wraps on the way (kModular), and twice as many again where the weights
+// at hand leave room (guarded). Where not even one pair fits, |w| times the activation with w's sign does (vpsignb), and if the
+// activations hold -128, digits are split into nibbles.
 #pragma once
 
 #include "choice.h"
@@ -65,28 +66,51 @@ MF_INLINE void add_span(const Source* sources, int64_t half, const int8_t* const
     });
   } else {
     constexpr int kDepth = kMethod.depth < kQuads ? kMethod.depth : kQuads;
+    constexpr bool kSigned = kMethod.kind == Method::kSigned;
     static_assert(kMethod.kind != Method::kModular || kDepth == kMethod.depth);
     typename Isa::Shorts partial[kPanels * kRows];
-    for_count<kQuads>([&](auto q) MF_ALWAYS_INLINE {
-      for_count<kPanels>([&](auto i) MF_ALWAYS_INLINE {
-        Bytes w = sources[i].template quad<q % 4>(half + q / 4), sign = w;
-        if constexpr (kMethod.kind == Method::kSigned) w = Isa::abs8(w);
-        MF_UNROLL for (int r = 0; r < kRows; ++r) {
-          Bytes a = Isa::splat4(at[r] + 4 * q);
-          if constexpr (kMethod.kind == Method::kSigned) a = Isa::sign8(a, sign);
-          const auto product = Isa::pair_dot(w, a);
-          const int t = i * kRows + r;
-          if constexpr (q % kDepth != 0) {
-            partial[t] = Isa::add16(partial[t], product);
-          } else if constexpr (kMethod.kind == Method::kModular) {
-            partial[t] = Isa::add16(Isa::splat4(reinterpret_cast<const int8_t*>(windows + q / kDepth * m + r)), product);
-          } else {
-            partial[t] = product;
+    const auto multiply_add = [&](auto q, auto i, int r, auto w) MF_ALWAYS_INLINE {
+      Bytes a = Isa::splat4(at[r] + 4 * q);
+      typename Isa::Shorts product;
+      if constexpr (kSigned) {
+        product = Isa::pair_dot(w.magnitude, Isa::sign8(a, w.sign));
+      } else {
+        product = Isa::pair_dot(w, a);
+      }
+      const int t = i * kRows + r;
+      if constexpr (q % kDepth != 0) {
+        partial[t] = Isa::add16(partial[t], product);
+      } else if constexpr (kMethod.kind == Method::kModular) {
+        partial[t] = Isa::add16(Isa::splat4(reinterpret_cast<const int8_t*>(windows + q / kDepth * m + r)), product);
+      } else {
+        partial[t] = product;
+      }
+      if constexpr ((q + 1) % kDepth == 0) sums.set(t, Isa::widen_add(sums.get(t), partial[t], 1));
+    };
+    const auto weights = [&](auto q, auto i) MF_ALWAYS_INLINE {
+      if constexpr (kSigned) return sources[i].template signed_quad<q % 4>(half + q / 4);
+      else return sources[i].template quad<q % 4>(half + q / 4);
+    };
+    if constexpr (kDepth == 2) {  // a row's int16 sums end before the next row's begin
+      for_count<kQuads / 2>([&](auto window) MF_ALWAYS_INLINE {
+        for_count<kPanels>([&](auto i) MF_ALWAYS_INLINE {
+          constexpr std::integral_constant<int, 2 * window> first;
+          constexpr std::integral_constant<int, 2 * window + 1> second;
+          const auto w0 = weights(first, i), w1 = weights(second, i);
+          MF_UNROLL for (int r = 0; r < kRows; ++r) {
+            multiply_add(first, i, r, w0);
+            multiply_add(second, i, r, w1);
           }
-          if constexpr ((q + 1) % kDepth == 0) sums.set(t, Isa::widen_add(sums.get(t), partial[t], 1));
-        }
+        });
       });
-    });
+    } else {
+      for_count<kQuads>([&](auto q) MF_ALWAYS_INLINE {
+        for_count<kPanels>([&](auto i) MF_ALWAYS_INLINE {
+          const auto w = weights(q, i);
+          MF_UNROLL for (int r = 0; r < kRows; ++r) multiply_add(q, i, r, w);
+        });
+      });
+    }
   }
 }
 
@@ -119,6 +143,20 @@ struct ScaledPanel : Panel {
     for (int64_t g = 0; g < l.groups; ++g) Isa::store_floats(to + g * kPanel, load_scales<Isa>(p.weight, scales, g));
   }
 };
+
+// add_span, where the method is guarded: in a marked block every pair of products is widened.
+template <class Isa, Method kMethod, int kPanels, int kRows, int kQuads, int kChains, class Source, class Sums>
+MF_INLINE void add_guarded(const Plan& p, const Panel& panel, const Source* sources, int64_t half, const int8_t* const* x,
+                           const int32_t* windows, int64_t m, Sums& sums) {
+  if constexpr (kMethod.guarded) {
+    static_assert(kPanels == 1 && kMethod.kind == Method::kModular && kMethod.depth == kGuardedDepth);
+    if (__builtin_expect(panel.marks[half / 2], 0)) {
+      const GridOf<Isa, Source> grid{*sources, Isa::splat_byte(p.offset)};
+      return add_span<Isa, Method{Method::kSigned, 1}, 1, kRows, kQuads, kChains>(&grid, half, x, windows, m, sums);
+    }
+  }
+  add_span<Isa, kMethod, kPanels, kRows, kQuads, kChains>(sources, half, x, windows, m, sums);
+}
 
 // Whether sums are of weights minus the offset.
 constexpr bool sums_have_offset(Method method) { return method.kind != Method::kSigned && method.kind != Method::kModular; }
@@ -212,13 +250,13 @@ void tile(const TileCall& call, const ScaledPanel<Isa>* panels, const Source* so
       }
       if (halves % 2 == 0) {
         for (int64_t block = f * halves / 2; block < (f + 1) * halves / 2; ++block) {
-          add_span<Isa, kMethod, kPanels, kRows, 8, kChains>(sources, 2 * block, x, windows, a.m, sums);
+          add_guarded<Isa, kMethod, kPanels, kRows, 8, kChains>(p, *panels, sources, 2 * block, x, windows, a.m, sums);
           if constexpr (kMethod.kind == Method::kModular) windows += 8 / kMethod.depth * a.m;
           fetch();
         }
       } else {
         for (int64_t h = f * halves; h < (f + 1) * halves; ++h) {
-          add_span<Isa, kMethod, kPanels, kRows, 4, kChains>(sources, h, x, windows, a.m, sums);
+          add_guarded<Isa, kMethod, kPanels, kRows, 4, kChains>(p, *panels, sources, h, x, windows, a.m, sums);
           if constexpr (kMethod.kind == Method::kModular) windows += 4 / kMethod.depth * a.m;
         }
       }
@@ -268,12 +306,12 @@ constexpr int rows_per_tile() {
   return kMethod.kind != Method::kDot && kMethod.depth == 4 ? 3 : Isa::kRows;
 }
 
-template <class Isa, int kBits, bool kTable, Method kMethod>
+template <class Isa, int kBits, Lookup kLookup, Method kMethod>
 void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begin, int64_t end) {
   const Plan& p = *a.plan;
   const Layout l = layout_of(p);
   constexpr bool kSigned = kMethod.kind == Method::kSigned, kOffsetSums = sums_have_offset(kMethod);
-  constexpr bool kSelects = kTable && kBits >= 5 && Isa::kSelectsTables;
+  constexpr bool kSelects = kLookup == Lookup::kTable && kBits >= 5 && Isa::kSelectsTables;
   constexpr int kFusedRows = kSelects ? Isa::kSelectRows : Isa::kFusedRows;
   constexpr int kStreams = kSelects ? 1 : Isa::kStreams;  // selecting is slower than what one place in memory gives
   TileCall call{&a, {}, {}, Scratch(kRowBytes * std::max(Isa::kRows, std::max(kFusedRows, kStreams)))};
@@ -287,13 +325,13 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
   if (!p.weight.has_zero_point && kOffsetSums) {
     for (int64_t i = 0; i < a.m * p.folds; ++i) call.starts[i] = p.offset * a.x.sums[i];
   }
-  using Source = PackedDigits<Isa, kBits, kTable, kSigned>;
+  using Source = PackedDigits<Isa, kBits, kLookup, kSigned>;
   const auto panel_at = [&](int64_t i, int64_t stream = 0) {
     return ScaledPanel<Isa>(p, l, a.weight, i, scales.data() + stream * l.groups * kPanel);
   };
   const auto source_of = [&](const Panel& panel) { return Source(panel.codes, digits, p.offset); };
   const bool fused = a.choice.decode == Decode::kRegisters;
-  if constexpr (kFusedRows > 0 && kStreams > 1 && !for_panels_only(kMethod)) {
+  if constexpr (kFusedRows > 0 && kStreams > 1 && !for_panels_only(kMethod, kLookup)) {
     if (fused && a.m == 1) {
       const int64_t apart = (end - begin) / kStreams;
       for (int64_t i = begin; i < begin + apart; ++i) {
@@ -311,7 +349,7 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
     const ScaledPanel<Isa> panel = panel_at(i);
     const Source source = source_of(panel);
     for (int64_t b = 0; b < panel_scale_bytes; b += kRowBytes) __builtin_prefetch(panel.scales + panel_scale_bytes + b, 0, 2);
-    if constexpr (kFusedRows > 0 && !for_panels_only(kMethod)) {
+    if constexpr (kFusedRows > 0 && !for_panels_only(kMethod, kLookup)) {
       if (fused) {
         fused_tiles<Isa, kMethod, kFusedRows>(call, panel, source, 0, kBits * kRowBytes);
         continue;
@@ -327,20 +365,20 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
   }
 }
 
-// Runs the line of kMethods that was chosen, of those compiled for kBits and kTable.
-template <class Isa, int kBits, bool kTable, size_t kLine = 0>
+// Runs the line of kMethods that was chosen, of those compiled for kBits and kLookup.
+template <class Isa, int kBits, Lookup kLookup, size_t kLine = 0>
 void linear_int8_method(const LinearArgs& a, uint8_t* digits, int64_t begin, int64_t end) {
   if constexpr (kLine < std::size(kMethods)) {
     constexpr MethodLine line = kMethods[kLine];
-    if constexpr (line.compiled(kBits, kTable) && Isa::kHasDot == (line.method.kind == Method::kDot)) {
+    if constexpr (line.compiled(kBits, kLookup) && Isa::kHasDot == (line.method.kind == Method::kDot)) {
       if (std::string_view(a.choice.method) == line.name) {
         if (line.method.kind == Method::kSigned) {
           for (int code = 0; code < (1 << kBits); ++code) digits[code] = uint8_t(digits[code] + a.plan->offset);
         }
-        return linear_int8_panels<Isa, kBits, kTable, line.method>(a, digits, begin, end);
+        return linear_int8_panels<Isa, kBits, kLookup, line.method>(a, digits, begin, end);
       }
     }
-    linear_int8_method<Isa, kBits, kTable, kLine + 1>(a, digits, begin, end);
+    linear_int8_method<Isa, kBits, kLookup, kLine + 1>(a, digits, begin, end);
   }
 }
 
@@ -350,8 +388,14 @@ void linear_int8_bits(const LinearArgs& a, int64_t begin, int64_t end) {
   uint8_t digits[256];
   for (int code = 0; code < (1 << kBits); ++code)
     digits[code] = uint8_t(p.weight.grid[code ^ p.weight.code_flip] - p.offset);
-  if (digits_by_table(p)) return linear_int8_method<Isa, kBits, true>(a, digits, begin, end);
-  linear_int8_method<Isa, kBits, false>(a, digits, begin, end);
+  const Lookup lookup = lookup_of(p);
+  if constexpr (Isa::kSkipsLookups) {
+    if (lookup == Lookup::kNone) return linear_int8_method<Isa, kBits, Lookup::kNone>(a, digits, begin, end);
+  }
+  if constexpr (Isa::kSelectsTables && kBits == 6) {
+    if (lookup == Lookup::kMagnitudes) return linear_int8_method<Isa, kBits, Lookup::kMagnitudes>(a, digits, begin, end);
+  }
+  linear_int8_method<Isa, kBits, Lookup::kTable>(a, digits, begin, end);
 }
 
 template <class Isa>

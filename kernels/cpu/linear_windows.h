@@ -101,7 +101,7 @@ struct WindowCall {
 };
 
 template <class Isa, int kRows, class Source>
-void window_tile(const WindowCall& call, const Panel& panel, const uint8_t* marks, const Source& source, int64_t m) {
+void window_tile(const WindowCall& call, const Panel& panel, const Source& source, int64_t m) {
   using Floats = typename Isa::Floats;
   const LinearArgs& a = *call.args;
   const Plan& p = *a.plan;
@@ -146,7 +146,7 @@ void window_tile(const WindowCall& call, const Panel& panel, const uint8_t* mark
     }
     for (int w = 0; w < call.lower; ++w) {
       int64_t here = 0;
-      for_marked(marks + w * p.k_padded / kBlock, 4 * begin, 4 * end, [&](int64_t quad) MF_ALWAYS_INLINE {
+      for_marked(panel.marks + w * p.k_padded / kBlock, 4 * begin, 4 * end, [&](int64_t quad) MF_ALWAYS_INLINE {
         if (here++ % kQuadsPerSum == 0) {
           settle();
           worth = call.worth[w];
@@ -170,10 +170,10 @@ void window_tile(const WindowCall& call, const Panel& panel, const uint8_t* mark
 
 // All rows from m on, in tiles of kRows and what is left in smaller ones.
 template <class Isa, int kRows, class Source>
-void window_tiles(const WindowCall& call, const Panel& panel, const uint8_t* marks, const Source& source, int64_t m) {
+void window_tiles(const WindowCall& call, const Panel& panel, const Source& source, int64_t m) {
   if constexpr (kRows > 0) {
-    for (; m + kRows <= call.args->m; m += kRows) window_tile<Isa, kRows>(call, panel, marks, source, m);
-    window_tiles<Isa, kRows == 6 ? 4 : kRows / 2>(call, panel, marks, source, m);
+    for (; m + kRows <= call.args->m; m += kRows) window_tile<Isa, kRows>(call, panel, source, m);
+    window_tiles<Isa, kRows == 6 ? 4 : kRows / 2>(call, panel, source, m);
   }
 }
 
@@ -190,10 +190,9 @@ void linear_windows_bits(const LinearArgs& a, int64_t begin, int64_t end) {
   const DecodedWindows<Isa> decoded{memory.data, {memory.data + bytes, memory.data + 2 * bytes}};
   for (int64_t i = begin; i < end; ++i) {
     const Panel panel(p, l, a.weight, i);
-    const uint8_t* marks = a.weight + l.marks_at + i * l.panel_marks;
     const PackedWindows<Isa, kBits, kFiveExponentBits> packed{tables, panel.codes};
     if (few) {
-      window_tiles<Isa, 2>(call, panel, marks, packed, 0);
+      window_tiles<Isa, 2>(call, panel, packed, 0);
       continue;
     }
     for (int64_t h = 0; h < quads / 4; ++h)
@@ -202,11 +201,11 @@ void linear_windows_bits(const LinearArgs& a, int64_t begin, int64_t end) {
       });
     for (int w = 0; w < call.lower; ++w) {
       int64_t index = 0;
-      for_marked(marks + w * l.blocks, 0, quads, [&](int64_t quad) MF_ALWAYS_INLINE {
+      for_marked(panel.marks + w * l.blocks, 0, quads, [&](int64_t quad) MF_ALWAYS_INLINE {
         decoded.store(decoded.lower_digits[w] + index++ * kQuadBytes, packed.lower(w, quad, 0));
       });
     }
-    window_tiles<Isa, Isa::kRows>(call, panel, marks, decoded, 0);
+    window_tiles<Isa, Isa::kRows>(call, panel, decoded, 0);
   }
 }
 

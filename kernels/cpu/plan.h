@@ -57,7 +57,7 @@ struct Plan {
   int32_t depth;        // kInt8: so many u8 x s8 pair products fit an int16 sum; 0 if not even one does
   int32_t signed_depth; // kInt8: so many |w| x (signed as w) pair products of grid integers fit; 0 if not even one does
   int32_t unit;         // a product of two grid integers is worth 2**unit
-  int32_t reserved;
+  int32_t largest_activation;  // kInt8: the largest magnitude of activation digits
   int64_t n, k;
   int64_t fold;         // products along K that share both scales, K if there is one scale per row
   int64_t fold_padded;  // fold in the weight layout: 16, or a multiple of 32
@@ -68,7 +68,7 @@ struct Plan {
 };
 
 constexpr uint64_t kMagic = 0x31746f6c666e696dull;  // "minfolt1"
-constexpr int32_t kVersion = 2;
+constexpr int32_t kVersion = 3;
 
 constexpr int kPanel = 16;  // outputs that are interleaved, one per 32-bit lane of 64 bytes
 constexpr int kBlock = 32;  // k's per block of the weight layout
@@ -83,6 +83,12 @@ inline int64_t activation_groups(const Plan& p) {
 }
 inline int scale_bytes(const Operand& o) {
   return o.scale_kind == kFloat32 ? 4 : o.scale_kind == kBFloat16 ? 2 : 1;
+}
+// kInt8: whether int16 sums of kGuardedDepth pairs of products hold for most weights though not for all. Then the layout marks the
+// blocks where they do not.
+constexpr int kGuardedDepth = 4;
+inline bool guards_sums(const Plan& p) {
+  return p.carrier == kInt8 && p.signed_depth >= kGuardedDepth / 2 && p.signed_depth < kGuardedDepth;
 }
 // Position of element k in the padded K of the layout.
 inline int64_t padded_position(const Plan& p, int64_t k) {

@@ -91,19 +91,23 @@ class Plan:
         return low, high
 
     @property
+    def largest_activation(self) -> int:
+        """The largest magnitude of the activation integers that quantizing x at run time makes."""
+        return max(map(abs, self._digit_range))
+
+    @property
     def int16_depth(self) -> int:
         """int8 carrier: how many pairs of digit products an int16 sum holds for certain; 0 if not even one."""
-        pair = 2 * self._weight_span * max(map(abs, self._digit_range))
+        pair = 2 * self._weight_span * self.largest_activation
         return min(32767 // max(pair, 1), 1 << 20)
 
     @property
     def signed_depth(self) -> int:
         """int8 carrier: the same for |w| times the activation with w's sign; 0 if that is -128 and has no negative."""
         largest = int(np.abs(self.weight.format.grid).max())
-        low, high = self._digit_range
-        if largest > 128 or low < -127:
+        if largest > 128 or self._digit_range[0] < -127:
             return 0
-        return min(32767 // max(2 * largest * max(-low, high), 1), 1 << 20)
+        return min(32767 // max(2 * largest * self.largest_activation, 1), 1 << 20)
 
 
 def integer_range(spec: QuantSpec) -> tuple[int, int]:

@@ -50,7 +50,7 @@ PLAN = np.dtype(
                 "depth",
                 "signed_depth",
                 "unit",
-                "reserved",
+                "largest_activation",
             )
         ],
         *[(name, "<i8") for name in ("n", "k", "fold", "fold_padded", "folds", "k_padded")],
@@ -58,7 +58,7 @@ PLAN = np.dtype(
         ("activation", OPERAND),
     ]
 )
-MAGIC, VERSION = 0x31746F6C666E696D, 2
+MAGIC, VERSION = 0x31746F6C666E696D, 3
 assert PLAN.itemsize == _C.PLAN_BYTES and OPERAND.itemsize == _C.OPERAND_BYTES, "records.py and plan.h disagree"
 
 
@@ -167,4 +167,5 @@ def plan_record(
             carrier = "int16_windows"
         record["carrier"] = CARRIERS[carrier]
         record["offset"], record["depth"], record["signed_depth"] = plan.offset, plan.int16_depth, plan.signed_depth
+        record["largest_activation"] = min(plan.largest_activation, 2**31 - 1)  # int8 carrier: at most 128
     return _as_tensor(record)
