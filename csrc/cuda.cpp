@@ -1,13 +1,18 @@
 // The ops on a GPU: checks, current stream, workspace; then kernels/cuda. Built only where torch has CUDA (setup.py).
 #include <ATen/Context.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/mm.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
+#include <c10/util/accumulate.h>
 #include <torch/library.h>
 
 #include <atomic>
+#include <optional>
+#include <string>
+#include <tuple>
 
 #include "cuda/job.h"
 #include "ops.h"
@@ -30,10 +35,10 @@ void check_cuda(cudaError_t error, const char* op) {
   TORCH_CHECK(error == cudaSuccess, op, ": CUDA reports '", cudaGetErrorString(error), "'");
 }
 
-cuda::Gpu gpu_of(const at::Tensor& t, const char* op) {
+cuda::Gpu gpu_of(int device, const char* op) {
   const auto attribute = [&](cudaDeviceAttr which) {
     int value = 0;
-    check_cuda(cudaDeviceGetAttribute(&value, which, t.get_device()), op);
+    check_cuda(cudaDeviceGetAttribute(&value, which, device), op);
     return value;
   };
   return {10 * attribute(cudaDevAttrComputeCapabilityMajor) + attribute(cudaDevAttrComputeCapabilityMinor),
@@ -41,7 +46,7 @@ cuda::Gpu gpu_of(const at::Tensor& t, const char* op) {
 }
 
 void check_device(const at::Tensor& t, const char* op) {
-  const int capability = gpu_of(t, op).capability;
+  const int capability = gpu_of(t.get_device(), op).capability;
   TORCH_CHECK_VALUE(capability >= kOldest, op, ": ", t.device(), " has compute capability ", capability / 10, ".",
                     capability % 10, "; the CUDA kernels need 8.0 or newer");
 }
@@ -61,6 +66,25 @@ void check_weight(const Plan& p, const at::Tensor& weight, int64_t n, int64_t k,
 }
 
 bool is_float8(at::ScalarType type) { return type == at::kFloat8_e4m3fn || type == at::kFloat8_e5m2; }
+
+// The type in which x is multiplied: 8-bit floats as they are where that can be, else as bfloat16, which is exact.
+at::ScalarType multiplied_type(const Plan& p, int64_t m, at::ScalarType x, const cuda::Gpu& gpu) {
+  return is_float8(x) && !(x == at::kFloat8_e4m3fn && cuda::multiplies_float8(p, m, gpu)) ? at::kBFloat16 : x;
+}
+
+cuda::ElementType element_type(at::ScalarType type) {
+  return is_float8(type)     ? cuda::kElementFloat8
+         : type == at::kFloat ? cuda::kElementFloat32
+         : type == at::kHalf  ? cuda::kElementFloat16
+                              : cuda::kElementBFloat16;
+}
+
+// The kernels that linear would run on the current GPU, and how they multiply: "narrow int8".
+std::string route(const at::Tensor& record, int64_t rows, at::ScalarType x_type) {
+  const Plan& p = plan_of(record);
+  const cuda::Gpu gpu = gpu_of(c10::cuda::current_device(), "cuda_route");
+  return cuda::name_of(cuda::make_job(p, rows, element_type(multiplied_type(p, rows, x_type, gpu)), gpu));
+}
 
 // x as a contiguous matrix with k columns, of its own type.
 at::Tensor as_matrix(const at::Tensor& x, const at::Tensor& weight, int64_t k, const char* op) {
@@ -150,10 +174,9 @@ at::Tensor linear_cuda(const at::Tensor& x, const at::Tensor& weight, const at::
   const c10::cuda::CUDAGuard guard(weight.device());
   at::Tensor rows = as_matrix(x, weight, p.k, "linear");
   const int64_t m = rows.size(0);
-  const cuda::Gpu gpu = gpu_of(weight, "linear");
-  const bool takes_float8 = rows.scalar_type() == at::kFloat8_e4m3fn && cuda::multiplies_float8(p, m, gpu);
-  if (is_float8(rows.scalar_type()) && !takes_float8) rows = rows.to(at::kBFloat16);  // exact
-  const auto y_type = takes_float8 ? at::kBFloat16 : rows.scalar_type();
+  const cuda::Gpu gpu = gpu_of(weight.get_device(), "linear");
+  rows = rows.to(multiplied_type(p, m, rows.scalar_type(), gpu));
+  const auto y_type = is_float8(rows.scalar_type()) ? at::kBFloat16 : rows.scalar_type();
   at::Tensor bias_floats;
   if (bias.has_value()) {
     TORCH_CHECK_VALUE(bias->dim() == 1 && bias->size(0) == p.n, "linear: bias has shape ", bias->sizes(), ", expected [", p.n,
@@ -166,10 +189,7 @@ at::Tensor linear_cuda(const at::Tensor& x, const at::Tensor& weight, const at::
   at::Tensor y = at::empty({m, p.n}, rows.options().dtype(y_type));
   if (y.numel() == 0) return y.reshape(shape);
 
-  const auto type = takes_float8                      ? cuda::kElementFloat8
-                    : rows.scalar_type() == at::kFloat ? cuda::kElementFloat32
-                    : rows.scalar_type() == at::kHalf  ? cuda::kElementFloat16
-                                                       : cuda::kElementBFloat16;
+  const cuda::ElementType type = element_type(rows.scalar_type());
   const cuda::Job job = cuda::make_job(p, m, type, gpu);
   if (job.route == cuda::kRouteMultiply) {
     const at::NoTF32Guard full_precision;
@@ -250,6 +270,7 @@ at::Tensor dequantize_cuda(const at::Tensor& codes, const at::Tensor& scales, co
 TORCH_LIBRARY_FRAGMENT(minifloat, m) {
   m.def("cuda_version() -> int", [] { return int64_t(CUDART_VERSION); });
   m.def("cuda_prefer(str name) -> ()", prefer);
+  m.def("cuda_route(Tensor plan, int rows, ScalarType x_type) -> str", route);
 }
 
 TORCH_LIBRARY_IMPL(minifloat, CUDA, m) {

@@ -19,6 +19,9 @@ constexpr int64_t kLeastChunksPerSplit = 4, kLeastProductRows = 2048;
 constexpr int kAmpere = 80;
 constexpr int kHopper = 90;  // of whose instructions linear_warpgroup is made; newer GPUs do not have them
 
+// Whether linear_warpgroup may run.
+bool has_wgmma(const Gpu& gpu) { return gpu.capability == kHopper && gpu.preference != kPreferWide; }
+
 bool is_exact(Math math) { return math == kMathInt8 || math == kMathInt16; }
 
 QuantizeParams quantize_params(const Plan& plan, const Layout& l, const Job& job, const void* x, ElementType x_type,
@@ -157,8 +160,15 @@ bool parse_preference(const std::string& name, Preference& preference) {
   else if (name == "bits") preference = kPreferBits;
   else if (name == "tables") preference = kPreferTables;
   else if (name == "product") preference = kPreferProduct;
+  else if (name == "wide") preference = kPreferWide;
   else return false;
   return true;
+}
+
+std::string name_of(const Job& job) {
+  static const char* const routes[] = {"narrow", "wide", "lanes", "multiply", "warpgroup", "bits", "tables", "product"};
+  static const char* const maths[] = {"int8", "int16", "float16", "bfloat16", "float32", "float8"};
+  return std::string(routes[job.route]) + " " + maths[job.math];
 }
 
 std::string unsupported(const Plan& plan) {
@@ -180,7 +190,7 @@ std::string unsupported(const Plan& plan) {
 bool multiplies_float8(const Plan& plan, int64_t m, const Gpu& gpu) {
   Decoder decoder;
   int32_t center;
-  return plan.carrier == kFloat && gpu.capability == kHopper && m > kMaxNarrowRows && whole_steps(layout_of(plan)) &&
+  return plan.carrier == kFloat && has_wgmma(gpu) && m > kMaxNarrowRows && whole_steps(layout_of(plan)) &&
          make_decoder(plan, kMathFloat8, decoder, center);
 }
 
@@ -220,7 +230,7 @@ Job make_job(const Plan& plan, int64_t m, ElementType x_type, const Gpu& gpu) {
     if (product_pays && l.folds == 1 && l.chunks > 0 && (job.math == kMathFloat16 || job.math == kMathBFloat16))
       job.route = kRouteProduct;
   }
-  if (job.route == kRouteWide && gpu.capability == kHopper && (!is_exact(job.math) || whole_steps(l))) job.route = kRouteWarpgroup;
+  if (job.route == kRouteWide && has_wgmma(gpu) && (!is_exact(job.math) || whole_steps(l))) job.route = kRouteWarpgroup;
   if (job.route == kRouteWide && job.math == kMathInt16) job.route = kRouteNarrow;
   job.columns = columns_for(plan, l, job, m, gpu);
   job.chunks_per_split = chunks_per_split(l, job, m, gpu);

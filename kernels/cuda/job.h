@@ -30,9 +30,10 @@ enum Preference : int32_t {
   kPreferBits = 2,
   kPreferTables = 3,
   kPreferProduct = 4,
+  kPreferWide = 5,  // where linear_warpgroup would run
 };
 
-constexpr const char* kPreferenceNames = "'' (what is known to be fastest), 'usual', 'bits', 'tables', 'product'";
+constexpr const char* kPreferenceNames = "'' (what is known to be fastest), 'usual', 'bits', 'tables', 'product', 'wide'";
 
 // False if there is no such name.
 bool parse_preference(const std::string& name, Preference& preference);
@@ -79,6 +80,9 @@ std::string unsupported(const Plan& plan);
 bool multiplies_float8(const Plan& plan, int64_t m, const Gpu& gpu);
 
 Job make_job(const Plan& plan, int64_t m, ElementType x_type, const Gpu& gpu);
+
+// "narrow int8": the kernels of a job and how they multiply.
+std::string name_of(const Job& job);
 
 // y (m, n) of x's type, or bfloat16 for kElementFloat8. Everything is on the device but the plan. Not for kRouteMultiply and
 // kRouteProduct.

@@ -22,10 +22,6 @@ SHIM = ROOT / "tests" / "cuda" / "shim"
 FLAGS = ["-std=c++20", "-O1", "-g0", "-Wall", "-Wno-unknown-pragmas", "-Wno-maybe-uninitialized", "-fPIC"]
 FLAGS += ["-ffp-contract=off", "-DMINIFLOAT_SHIM", f"-I{SHIM}", f"-I{ROOT / 'kernels'}"]
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float8_e4m3fn: 3}
-ROUTES, MATHS = (
-    ("narrow", "wide", "lanes", "multiply", "warpgroup", "bits", "tables", "product"),
-    ("int8", "int16", "float16", "bfloat16", "float32", "float8"),
-)
 
 
 def _compile(source: Path, target: Path) -> None:
@@ -99,6 +95,12 @@ class Shim:
     def multiplies_float8(self, plan, m, capability=90) -> bool:
         return bool(self.library.mf_multiplies_float8(_pointer(plan), ctypes.c_int64(m), capability))
 
+    def route(self, plan, m, dtype, capability=80, prefer="") -> str:
+        """ "narrow int8": the kernels that linear would run, and how they multiply."""
+        name = ctypes.create_string_buffer(32)
+        self.library.mf_route(_pointer(plan), TYPES[dtype], ctypes.c_int64(m), capability, prefer.encode(), name)
+        return name.value.decode()
+
     def linear(self, x, weight, plan, bias=None, capability=80, multiprocessors=132, prefer=""):
         """(y, route, math) on a GPU of that compute capability (80 is 8.0) and that many multiprocessors.
 
@@ -111,7 +113,7 @@ class Shim:
         y_type = torch.bfloat16 if x.dtype is torch.float8_e4m3fn else x.dtype
         y = _guarded_like(torch.full((x.shape[0], n), float("nan"), dtype=y_type))
         bias = None if bias is None else _guarded_like(bias.float())
-        route, math = ctypes.c_int(), ctypes.c_int()
+        name = ctypes.create_string_buffer(32)
         code = self.library.mf_linear(
             _pointer(plan),
             _pointer(weight),
@@ -123,13 +125,13 @@ class Shim:
             capability,
             multiprocessors,
             prefer.encode(),
-            ctypes.byref(route),
-            ctypes.byref(math),
+            name,
         )
+        route, math = name.value.decode().split()
         if code == -1:
-            return None, ROUTES[route.value], MATHS[math.value]
+            return None, route, math
         self._check(code)
-        return y, ROUTES[route.value], MATHS[math.value]
+        return y, route, math
 
     def reverse(self, on: bool) -> None:
         """Whether a block's threads take their turns from the last to the first."""

@@ -105,15 +105,17 @@ def test_more_rows_than_run_together(shim, same_bits, make):
 
 
 def test_what_stays_elsewhere(shim, same_bits, make):
-    """Folds of 16 in the exact contract, and every other GPU."""
-    for weight, activation, capability, want in (
-        ("nvfp4", "int8-row", 90, "wide"),
-        ("e3m2-row", "int8-row", 80, "narrow"),
-        ("int4-row", "int8-row", 80, "wide"),
-        ("int4-row", "int8-row", 100, "wide"),
+    """Folds of 16 in the exact contract, every other GPU, and who prefers it."""
+    for weight, activation, capability, prefer, want in (
+        ("nvfp4", "int8-row", 90, "", "wide"),
+        ("e3m2-row", "int8-row", 80, "", "narrow"),
+        ("int4-row", "int8-row", 80, "", "wide"),
+        ("int4-row", "int8-row", 100, "", "wide"),
+        ("int4-row", "int8-row", 90, "wide", "wide"),
+        ("e3m2-row", "int8-row", 90, "wide", "narrow"),
     ):
         q, x, bias, spec = make(weight, activation, 20, 20, 64, 1)
-        y, route, _ = shim.linear(x, *shim.prepare(q, spec), bias, capability)
+        y, route, _ = shim.linear(x, *shim.prepare(q, spec), bias, capability, prefer=prefer)
         assert route == want
         same_bits(y, mf.emulator.linear(x, q, bias, spec))
 

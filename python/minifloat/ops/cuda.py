@@ -22,7 +22,8 @@ def preferred(kernels: str = ""):
     """For tests and measurements: use these kernels wherever the plan allows them, in all threads.
 
     kernels: "bits" (products of single bits), "tables" (sums of x looked up by weights of one bit), "product" (weights
-        decoded to memory, then cuBLAS), "usual" (none of these), or "" (whichever is believed to be fastest).
+        decoded to memory, then cuBLAS), "wide" (mma.sync where wgmma would run), "usual" (none of these), or "" (whichever
+        is believed to be fastest).
     Raises:
         RuntimeError: the CUDA kernels are not built.
         ValueError: no kernels of that name.
@@ -34,6 +35,11 @@ def preferred(kernels: str = ""):
         yield
     finally:
         torch.ops.minifloat.cuda_prefer("")
+
+
+def route(plan: torch.Tensor, rows: int, dtype: torch.dtype) -> str:
+    """The kernels that multiply so many rows of that type on the current GPU, and how: "narrow int8"."""
+    return torch.ops.minifloat.cuda_route(plan, rows, dtype)
 
 
 @cache

@@ -73,14 +73,22 @@ int mf_multiplies_float8(const void* plan, int64_t m, int capability) {
   return cuda::multiplies_float8(plan_of(plan), m, {capability, 132, cuda::kPreferFastest});
 }
 
-// -1: the route is to dequantize and multiply elsewhere. *route tells which way it went.
+// Which way mf_linear would go.
+void mf_route(const void* plan, int x_type, int64_t m, int capability, const char* preferred, char (*name)[32]) {
+  cuda::Preference preference;
+  if (!cuda::parse_preference(preferred, preference)) return;
+  const cuda::Job job = cuda::make_job(plan_of(plan), m, cuda::ElementType(x_type), {capability, 132, preference});
+  std::strncpy(*name, cuda::name_of(job).c_str(), sizeof *name);
+}
+
+// -1: the route is to dequantize and multiply elsewhere. *name tells which way it went.
 int mf_linear(const void* record, const uint8_t* weight, const void* x, int x_type, int64_t m, const float* bias, void* y,
-              int capability, int multiprocessors, const char* preferred, int* route, int* math) {
+              int capability, int multiprocessors, const char* preferred, char (*name)[32]) {
   const Plan& plan = plan_of(record);
   cuda::Preference preference;
   if (!cuda::parse_preference(preferred, preference)) return cudaErrorInvalidValue;
   const cuda::Job job = cuda::make_job(plan, m, cuda::ElementType(x_type), {capability, multiprocessors, preference});
-  *route = job.route, *math = job.math;
+  std::strncpy(*name, cuda::name_of(job).c_str(), sizeof *name);
   if (job.route == cuda::kRouteMultiply) return -1;
   if (job.route == cuda::kRouteProduct) return by_product(plan, job, weight, x, cuda::ElementType(x_type), m, bias, y);
   const Guarded workspace(job.workspace_bytes);
