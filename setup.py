@@ -1,12 +1,21 @@
 """Builds minifloat._C, with CUDA kernels where torch has CUDA and nvcc is there. The rest is in pyproject.toml."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import torch
 from setuptools import setup
-from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension
+
+# torch takes the folder above the nvcc on the path; where that is a script or a link, CUDA's headers lie elsewhere.
+NVCC = shutil.which("nvcc")
+HOMES = [Path(NVCC).parents[1], Path(NVCC).resolve().parents[1]] if NVCC else []
+for home in (*HOMES, Path("/usr/local/cuda")):
+    if (home / "include" / "cuda_runtime.h").exists() and (home / "bin" / "nvcc").exists():
+        os.environ.setdefault("CUDA_HOME", str(home))
+
+from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension  # noqa: E402
 
 # A file that includes torch takes over 1 GB to compile, so a job per core can exhaust a small machine.
 os.environ.setdefault("MAX_JOBS", "2")
@@ -18,12 +27,17 @@ WITH_CUDA = bool(
     and (Path(CUDA_HOME) / "bin" / "nvcc").exists()
     and os.environ.get("MINIFLOAT_CUDA", "1") != "0"
 )
+# MINIFLOAT_CPU=scalar builds the plain CPU kernels alone, under the others' names too: those take the compiler minutes,
+# for which measurements on a GPU need not wait.
+WIDER = {"isa_avx2": "kAvx2Kernels", "isa_avxvnni": "kAvxVnniKernels", "isa_avx512vnni": "kAvx512VnniKernels"}
+LEFT_OUT = WIDER if os.environ.get("MINIFLOAT_CPU") == "scalar" else {}
 SOURCE_DIRS = ("csrc", "kernels/cpu", *(("kernels/cuda",) if WITH_CUDA else ()))
 
 
 def files(*patterns):
     paths = {path for folder in SOURCE_DIRS for pattern in patterns for path in Path(folder).glob(pattern)}
-    return sorted(str(path) for path in paths if WITH_CUDA or path != Path("csrc/cuda.cpp"))
+    paths = {path for path in paths if path.stem not in LEFT_OUT and (WITH_CUDA or path != Path("csrc/cuda.cpp"))}
+    return sorted(str(path) for path in paths)
 
 
 class Build(BuildExtension):
@@ -50,14 +64,16 @@ CXX_FLAGS = [
     "-fno-math-errno",
     # at::parallel_for is an inline OpenMP region: without this it compiles to a plain loop on one thread.
     "-fopenmp",
+    *(f"-D{name}=kScalarKernels" for name in LEFT_OUT.values()),
 ]
+# MINIFLOAT_CUDA_ARCHITECTURES=sm_90a leaves out the others' code, where one GPU is meant.
+ARCHITECTURES = os.environ.get("MINIFLOAT_CUDA_ARCHITECTURES", "sm_80,sm_90a,compute_80").split(",")
 NVCC_FLAGS = [
     "-std=c++20",
     "-O3",
     "-Xcompiler=-fvisibility=hidden",
-    "-gencode=arch=compute_80,code=sm_80",
-    "-gencode=arch=compute_90a,code=sm_90a",
-    "-gencode=arch=compute_80,code=compute_80",  # for what is newer still
+    # compute_80: PTX, for what is newer than these
+    *(f"-gencode=arch={name.replace('sm', 'compute')},code={name}" for name in ARCHITECTURES),
 ]
 
 extension = (CUDAExtension if WITH_CUDA else CppExtension)(
