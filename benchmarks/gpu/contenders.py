@@ -5,34 +5,75 @@ from __future__ import annotations
 import torch
 
 import minifloat as mf
-from minifloat.nn.prepared import on_device
 from minifloat.ops import cuda
+from minifloat.ops.records import plan_record
 
 from .measure import NotHere
 
+OUTPUTS = 1024  # that are quantized, and repeated: it takes the CPU a second for a whole weight
+CHECKED = 256  # outputs of each row that is checked
+LARGEST_ERROR = 1e-2  # of the largest result: what a wrong kernel returns is far off, the bounds are the tests' matter
 
-def ours(weight: str, activation: str | None, kernels: str = ""):
+
+class Ours:
     """minifloat's op, the weights prepared once as a layer does; "float8": x is cast beforehand, as for _scaled_mm.
 
-    kernels: those of ops.cuda.preferred.
+    kernels: those of ops.cuda.preferred. failed: routes ("narrow.int8") that are not to be measured.
     """
-    spec = None if activation in (None, "float8") else mf.QuantSpec.parse(activation)
 
-    def make(x: torch.Tensor, w: torch.Tensor, copies: int):
-        q = on_device(mf.quantize(w.float().cpu(), weight), x.device)
-        if activation == "float8":
-            x = x.to(torch.float8_e4m3fn)
-        prepared = mf.ops.prepare(q, spec)
-        layouts = [prepared[0].clone() for _ in range(copies)]
-        n, linear = w.shape[0], torch.ops.minifloat.linear.default
+    def __init__(self, weight: str, activation: str | None, kernels: str = "", failed: frozenset[str] = frozenset()):
+        self.weight, self.float8, self.kernels, self.failed = weight, activation == "float8", kernels, failed
+        self.activation = None if activation in (None, "float8") else mf.QuantSpec.parse(activation)
+        self._made: dict = {}  # by shape, which the weight's numbers depend on
+
+    def _prepared(self, w: torch.Tensor, copies: int):
+        """(quantized outputs, plan, at least so many layouts): from the first outputs, repeated."""
+        shape = tuple(w.shape)
+        q, plan, layouts = self._made.get(shape, (None, None, []))
+        if q is None:
+            q = mf.quantize(w[:OUTPUTS].float().cpu(), self.weight)
+            parts = [None if t is None else t.to(w.device) for t in (q.packed, q.scale_data, q.zero_points)]
+            repeat = [
+                t if t is None or t.shape[0] == 1 else t.repeat(-(-shape[0] // OUTPUTS), 1)[: shape[0]] for t in parts
+            ]
+            plan = plan_record(q.spec, self.activation, shape, 1.0 if q.tensor_scale is None else float(q.tensor_scale))
+            layouts = [torch.ops.minifloat.pack_weight(*repeat, plan)]
+        layouts = layouts + [layouts[0].clone() for _ in range(copies - len(layouts))]
+        self._made[shape] = q, plan, layouts
+        return q, plan, layouts
+
+    def _input(self, x: torch.Tensor) -> torch.Tensor:
+        return x.to(torch.float8_e4m3fn) if self.float8 else x
+
+    def _route(self, x: torch.Tensor, plan: torch.Tensor) -> str:
+        with cuda.preferred(self.kernels):
+            return cuda.route(plan, x.shape[0], self._input(x).dtype)
+
+    def __call__(self, x: torch.Tensor, w: torch.Tensor, copies: int):
+        _, plan, layouts = self._prepared(w, copies)
+        route = self._route(x, plan).replace(" ", ".")
+        if route in self.failed:
+            raise NotHere(f"the tests of {route} failed")
+        inputs, n, linear = self._input(x), w.shape[0], torch.ops.minifloat.linear.default
 
         def call(layout):
-            with cuda.preferred(kernels):
-                return linear(x, layout, prepared[1], None, n)
+            with cuda.preferred(self.kernels):
+                return linear(inputs, layout, plan, None, n)
 
-        return [lambda layout=layout: call(layout) for layout in layouts]
+        return [lambda layout=layout: call(layout) for layout in layouts[:copies]]
 
-    return make
+    def check(self, x: torch.Tensor, w: torch.Tensor, y: torch.Tensor) -> dict:
+        """{"route", "error": of some rows, over the largest result}. Raises ArithmeticError if y is wrong."""
+        q, plan, _ = self._prepared(w, 1)
+        rows = torch.cat([self._input(x)[:16], self._input(x)[-1:]]).float().cpu()
+        if self.activation:
+            rows = mf.quantize(rows, self.activation).dequantize()
+        want = rows.double() @ q.dequantize()[:CHECKED].double().T
+        got = torch.cat([y[:16], y[-1:]])[:, :CHECKED].cpu().double()
+        error = float((got - want).abs().max() / want.abs().max())
+        if not error <= LARGEST_ERROR:  # NaN too
+            raise ArithmeticError(f"{self._route(x, plan)}: wrong by {error:.2g} of the largest result")
+        return {"route": self._route(x, plan), "error": error}
 
 
 def cublas(dtype: torch.dtype):

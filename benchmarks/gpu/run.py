@@ -1,24 +1,32 @@
 """One command for a machine with a GPU: builds the extension, tests it there, then measures it beside its peers.
 
-Stops with a message and a non-zero exit status at the first stage that fails, and where there is no GPU.
+Stops with a message and a non-zero exit status at the first stage that fails, and where there is no GPU. --keep-going
+goes on to measure the routes whose tests passed. Every stage has a limit of time, and all of them one together.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
+import re
 import shutil
-import subprocess
 import sys
 import time
+from datetime import date
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from . import groups
+from .process import ROOT, environment, run
+
+STAGES = {"build": 270, "test": 110, "bench": 240, "sanitizer": 90}  # seconds at most, in the order in which they run
+BUDGET = 480
 SANITIZERS = ("memcheck", "racecheck")
 
 
 def gpu_problem() -> str | None:
     """Why nothing can run here, or None."""
+    import setuptools
     import torch
     from torch.utils.cpp_extension import CUDA_HOME
 
@@ -31,52 +39,136 @@ def gpu_problem() -> str | None:
         return f"{torch.cuda.get_device_name()} has compute capability {capability}; the kernels need (8, 0)"
     if not CUDA_HOME or not (Path(CUDA_HOME) / "bin" / "nvcc").exists():
         return "no nvcc: the kernels cannot be built"
+    if int(setuptools.__version__.split(".")[0]) < 77:
+        return f"setuptools {setuptools.__version__} cannot read pyproject.toml's license; 77 can"
     return None
 
 
-def search_path() -> str:
-    """The interpreter's own folder first: torch looks for ninja on the path, and no environment may be activated."""
-    return os.pathsep.join(filter(None, (str(Path(sys.executable).parent), os.environ.get("PATH"))))
+def architecture() -> str:
+    """Code for this GPU alone: the others' would take two thirds of the compiler's time."""
+    import torch
+
+    capability = torch.cuda.get_device_capability()
+    return "sm_90a" if capability == (9, 0) else "sm_80" if capability[0] == 8 else "compute_80"
 
 
-def stage(name: str, command: list[str], **environment: str) -> None:
-    """Run a command with the package on its path; end this program if it fails."""
-    path = os.pathsep.join(filter(None, (str(ROOT / "python"), os.environ.get("PYTHONPATH"))))
-    environment |= {"PYTHONPATH": path, "PATH": search_path()}
-    print(f"== {name}: {' '.join(command)}", flush=True)
-    start = time.perf_counter()
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment})
-    print(f"== {name}: {'ok' if done.returncode == 0 else 'FAILED'}, {time.perf_counter() - start:.0f} s", flush=True)
-    if done.returncode:
-        sys.exit(done.returncode)
+def stem() -> str:
+    import torch
+
+    name = re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name().lower()).strip("-")
+    return f"{name}-{date.today().isoformat()}"
+
+
+class Stages:
+    """Runs stages within their limits and tells how each ended and how long it took."""
+
+    def __init__(self, budget: float):
+        self.start = time.monotonic()
+        self.budget = budget
+        self.ends: dict[str, str] = {}
+
+    def limit(self, name: str) -> float:
+        return max(1.0, min(STAGES[name], self.budget - (time.monotonic() - self.start)))
+
+    def run(self, name: str, stage) -> bool:
+        """stage(seconds) returns what went wrong, or None."""
+        seconds, start = self.limit(name), time.monotonic()
+        print(f"== {name}: at most {seconds:.0f} s", flush=True)
+        problem = stage(seconds)
+        self.ends[name] = f"{'ok' if problem is None else f'FAILED ({problem})'}, {time.monotonic() - start:.0f} s"
+        print(f"== {name}: {self.ends[name]}", flush=True)
+        return problem is None
+
+
+def build(seconds: float) -> str | None:
+    jobs = str(min(16, os.cpu_count() or 2))
+    if shutil.which("ninja", path=environment()["PATH"]) is None:
+        print("== build: there is no ninja, so files are compiled one after another, for many minutes", flush=True)
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
+    # What the compiler is spared, the next plain build makes up for.
+    (ROOT / "build" / "built").unlink(missing_ok=True)
+    less = {"MINIFLOAT_CUDA_ARCHITECTURES": architecture(), "MINIFLOAT_CPU": "scalar"}
+    code, output = run(command, seconds, MAX_JOBS=jobs, **less)
+    if code == 0:
+        return None
+    errors = [line for line in output.splitlines() if re.search(r"error|undefined|FAILED", line)]
+    print("\n".join([line[:400] for line in errors[:20]] + ["...", output[-3000:]]), flush=True)
+    return f"exit status {code}" if isinstance(code, int) else code
+
+
+def test(seconds: float, file: Path, results: dict) -> str | None:
+    if importlib.util.find_spec("pytest") is None:
+        print("== test: SKIPPED, pytest is not installed; the benchmark still checks what it measures", flush=True)
+        return None
+    try:
+        found = groups.collect()
+    except RuntimeError as error:
+        return str(error)
+    jobs = max(2, min(8, (os.cpu_count() or 2) // 2))
+    results |= groups.run_groups(found, seconds - 5, jobs, file)
+    print(groups.summary(results), flush=True)
+    bad = groups.not_passed(results)
+    return f"{len(bad)} of {len(results)} groups" if bad else None
+
+
+def sanitize(seconds: float, results: dict) -> str | None:
+    """The first failing test of groups that did more than return wrong numbers, or else small cases of every kernel."""
+    tool, end, bad = shutil.which("compute-sanitizer"), time.monotonic() + seconds, []
+    if tool is None or importlib.util.find_spec("pytest") is None:
+        print("== sanitizer: skipped, compute-sanitizer or pytest is not installed", flush=True)
+        return None
+    broken = [r["failures"][0] for r in results.values() if r["failures"] and "CUDA error" in " ".join(r["failures"])]
+    tests = [re.match(r"\w+ (\S+)", line)[1] for line in broken[:3]] or [groups.TESTS, "-k", "sanitized"]
+    for check in SANITIZERS:
+        # PyTorch's allocator would hide accesses beyond a tensor inside its own larger blocks.
+        command = [tool, f"--tool={check}", "--error-exitcode=1", *groups.PYTEST, "-x", *tests]
+        code, output = run(command, max(1.0, end - time.monotonic()), PYTORCH_NO_CUDA_MEMORY_CACHING="1")
+        print(f"{check}: {'ok' if code == 0 else code}", flush=True)
+        if code:
+            bad.append(f"{check}: {code}")
+            found = [line for line in output.splitlines() if line.startswith("=====")]
+            print("\n".join(found[:40] or [output[-1500:]]), flush=True)
+    return ", ".join(bad) or None
+
+
+def bench(seconds: float, out: Path, full: bool, results: Path | None) -> str | None:
+    command = [sys.executable, "-m", "benchmarks.gpu.bench", "--seconds", str(int(seconds - 5)), "--out", str(out)]
+    command += ["--full"] * full + (["--tests", str(results)] if results else [])
+    code, _ = run(command, seconds, show=True)
+    return None if code == 0 else str(code)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make gpu", description=__doc__)
-    parser.add_argument("--skip", nargs="*", default=[], choices=["build", "test", "sanitizer", "bench"])
+    parser.add_argument("--skip", nargs="*", default=[], choices=list(STAGES))
     parser.add_argument("--full", action="store_true", help="measure every format and shape, not only the main ones")
+    parser.add_argument(
+        "--keep-going", action="store_true", help="after failing tests too, measure the routes that passed"
+    )
+    parser.add_argument("--budget", type=float, default=BUDGET, help="seconds for everything (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="where results are written")
     arguments = parser.parse_args()
     problem = gpu_problem()
     if problem:
         sys.exit(f"make gpu: nothing was built, tested or measured: {problem}")
-    python = sys.executable
-    if "build" not in arguments.skip:
-        jobs = str(min(16, os.cpu_count() or 2))
-        if shutil.which("ninja", path=search_path()) is None:
-            print("== build: there is no ninja, so files are compiled one after another, for many minutes", flush=True)
-        stage("build", [python, "setup.py", "-q", "build_ext", "--inplace"], MAX_JOBS=jobs)
-    if "test" not in arguments.skip:
-        stage("test", [python, "-m", "pytest", "-q", "tests/cuda/gpu"])
-    if "sanitizer" not in arguments.skip:
-        tool = shutil.which("compute-sanitizer")
-        if tool is None:
-            print("== sanitizer: skipped, compute-sanitizer is not installed", flush=True)
-        for check in SANITIZERS if tool else ():
-            tests = [python, "-m", "pytest", "-q", "-x", "tests/cuda/gpu", "-k", "sanitized"]
-            # PyTorch's allocator would hide accesses beyond a tensor inside its own larger blocks.
-            stage(check, [tool, f"--tool={check}", "--error-exitcode=1", *tests], PYTORCH_NO_CUDA_MEMORY_CACHING="1")
-    if "bench" not in arguments.skip:
-        stage("bench", [python, "-m", "benchmarks.gpu.bench", *(["--full"] if arguments.full else [])])
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    out = arguments.out.resolve()
+    results, file = {}, out / f"{stem()}-tests.json"
+    stages = Stages(arguments.budget)
+    actions = {
+        "build": build,
+        "test": lambda seconds: test(seconds, file, results),
+        "bench": lambda seconds: bench(seconds, out, arguments.full, file if results else None),
+        "sanitizer": lambda seconds: sanitize(seconds, results),
+    }
+    for name in STAGES:
+        if name in arguments.skip:
+            continue
+        ok = stages.run(name, actions[name])
+        if not ok and (name == "build" or not arguments.keep_going):
+            break
+    print("== " + "; ".join(f"{name} {end}" for name, end in stages.ends.items()), flush=True)
+    sys.exit(any("FAILED" in end for end in stages.ends.values()))
 
 
 if __name__ == "__main__":

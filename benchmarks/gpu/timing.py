@@ -17,6 +17,13 @@ def copies_needed(weight_bytes: int, l2_bytes: int) -> int:
     return max(4, math.ceil(TIMES_L2 * l2_bytes / max(weight_bytes, 1)))
 
 
+def copied_bytes_per_us() -> float:
+    """What the GPU's memory moves, read and written bytes together: the median of copies of 2 GiB."""
+    source = torch.empty(1 << 31, dtype=torch.uint8, device="cuda").random_()
+    target = torch.empty_like(source)
+    return 2 * source.numel() / time_us([lambda: target.copy_(source)] * 4)
+
+
 def time_us(calls: Sequence[Callable[[], object]]) -> float:
     """Median time of one call, in us: all are captured in one CUDA graph, which is replayed.
 

@@ -5,6 +5,7 @@ Stand-ins take the packages' place where it matters that they are called as thei
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -12,13 +13,14 @@ import pytest
 import torch
 
 import minifloat as mf
+from minifloat.ops import cuda
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 try:
-    from benchmarks.gpu import measure, packages, report
+    from benchmarks.gpu import bench, measure, packages, report
     from benchmarks.gpu.cases import BATCHES, OURS, OURS_FULL, SHAPES
-    from benchmarks.gpu.contenders import ours
+    from benchmarks.gpu.contenders import Ours
 finally:
     sys.path.remove(str(ROOT))
 
@@ -46,17 +48,24 @@ def test_our_own_cases_are_ones_that_can_be_made():
     names = [name for name, *_ in (*OURS, *OURS_FULL)]
     assert len(names) == len(set(names))
     for _, weight, activation, kernels in (*OURS, *OURS_FULL):
-        assert callable(ours(weight, activation, kernels)) and mf.QuantSpec.parse(weight)
+        assert callable(Ours(weight, activation, kernels)) and mf.QuantSpec.parse(weight)
         source = (ROOT / "kernels/cuda/job.cpp").read_text()
         assert not kernels or f'name == "{kernels}"' in source, "no kernels of that name to prefer"
 
 
 def test_what_is_not_installed_is_said(monkeypatch, tmp_path, capsys):
-    monkeypatch.setitem(packages.PACKAGES, "nobody", ("no_such_module", {"nobody int4": (None, 4)}))
-    records = measure.isolated("nobody", False, tmp_path / "none.jsonl")
-    assert len(records) == CASES
-    assert {r["missing"] for r in records} == {"nobody is not installed (no module 'no_such_module')"}
+    nobody = {"nobody": ("no_such_module", {"nobody int4": (None, 4)})}
+    for place in (packages.PACKAGES, bench.PACKAGES):
+        monkeypatch.setitem(place, "nobody", nobody["nobody"])
+    monkeypatch.setattr(bench, "GROUPS", ("nobody",))
+    written = []
+    bench.measure(False, 10, None, written.append)
+    assert len(written[-1]) == CASES
+    assert {r["missing"] for r in written[-1]} == {"nobody is not installed (no module 'no_such_module')"}
     assert "nobody is not installed" in capsys.readouterr().out
+
+
+BRITTLE = {"brittle int4": (None, 4), "brittle int8": (None, 8)}
 
 
 @pytest.mark.parametrize(
@@ -64,19 +73,68 @@ def test_what_is_not_installed_is_said(monkeypatch, tmp_path, capsys):
     [
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "its process ended with SIGSEGV"),
         ("raise SystemExit(3)", "its process ended with exit status 3"),
-        ("import time; time.sleep(60)", "its process was stopped after 1 s"),
+        ("import time; time.sleep(60)", "its process was stopped after 1 s without a result"),
     ],
 )
-def test_a_package_that_dies_costs_only_its_own_figures(monkeypatch, tmp_path, capfd, code, words):
-    monkeypatch.setitem(packages.PACKAGES, "brittle", ("json", {"brittle int4": (None, 4), "brittle int8": (None, 8)}))
-    file = tmp_path / "records.jsonl"
-    n, k = SHAPES[0]
-    first = {"contender": "brittle int4", "n": n, "k": k, "m": 1, "bits": 4, "time_us": 7.0}
+def test_a_contender_that_dies_costs_only_its_own_figures(tmp_path, capfd, code, words):
+    file, seen = tmp_path / "records.jsonl", []
+    first = next(measure.cases(BRITTLE)) | {"time_us": 7.0}
     file.write_text(json.dumps(first) + '\n{"contender": "brit')
-    records = measure.isolated("brittle", False, file, [sys.executable, "-c", code], 1)
-    assert len(records) == 2 * CASES and records[0] == first
+    records = measure.isolated("brittle", BRITTLE, file, 60, [sys.executable, "-c", code], seen.append, stall=1)
+    assert len(records) == 2 * CASES and records[0] == first == seen[0][0] and len(seen[-1]) == 2 * CASES
     assert all(r["missing"] == f"brittle: {words}" for r in records[1:])
-    assert f"{2 * CASES - 1} of {2 * CASES} figures are missing: {words}" in capfd.readouterr().out
+    assert sum(r.get("fatal", False) for r in records) == 2, "each contender ended one process"
+    assert f"{2 * CASES - 1} of {2 * CASES} figures are missing: brittle: {words}" in capfd.readouterr().out
+
+
+def test_what_there_is_no_time_for_is_said(tmp_path):
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    records = measure.isolated("brittle", BRITTLE, tmp_path / "records.jsonl", 0.5, command)
+    assert {r["missing"] for r in records} == {"brittle: no time left of 0 s"}
+
+
+def test_a_broken_context_ends_the_process_and_the_contender(monkeypatch):
+    """The next process goes on with the others."""
+
+    def make(x, w, copies):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    contenders = {"bad": (make, 4), "good": (lambda x, w, copies: [lambda: None], 4)}
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: SimpleNamespace(L2_cache_size=1 << 20))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    generator, randn = torch.Generator, torch.randn
+    monkeypatch.setattr(torch, "Generator", lambda device: generator())
+    monkeypatch.setattr(torch, "randn", lambda *shape, device, **rest: randn(1, 1, **rest))
+    monkeypatch.setattr(measure, "time_us", None)
+    monkeypatch.setattr(measure.attempt, "__defaults__", (len,))
+    monkeypatch.setattr(measure, "usable", lambda: False)
+    first = list(measure.measured(contenders))
+    assert [r["contender"] for r in first] == ["bad"] and first[0]["fatal"]
+    second = list(measure.measured(contenders, {measure.key_of(r): r for r in first}))
+    assert len(second) == 2 * CASES - 1
+    assert all(r["time_us"] == 1 for r in second if r["contender"] == "good")
+    assert {r["missing"] for r in second if r["contender"] == "bad"} == {first[0]["missing"]}
+
+
+def test_wrong_results_are_not_measured(monkeypatch):
+    """Ours is checked against the quantized weight and x; routes whose tests failed are left out."""
+    monkeypatch.setattr(cuda, "route", lambda plan, rows, dtype: "narrow int8")
+    monkeypatch.setattr(cuda, "preferred", lambda kernels: nullcontext())
+    x, w = torch.randn(3, 256).half(), torch.randn(2048, 256).half()
+    contender = Ours("int4-g128", "int8-row")
+    calls = contender(x, w, 2)
+    assert len(calls) == 2
+    q, plan, layouts = contender._prepared(w, 2)
+    y = calls[1]()
+    assert torch.equal(y[:, :1024], y[:, 1024:]), "the first outputs, repeated"
+    facts = contender.check(x, w, y)
+    assert facts["route"] == "narrow int8" and facts["error"] < 1e-3
+    y[-1, 5] += 10
+    with pytest.raises(ArithmeticError, match="narrow int8: wrong by"):
+        contender.check(x, w, y)
+    failing = Ours("int4-g128", "int8-row", "", frozenset(["narrow.int8"]))
+    with pytest.raises(measure.NotHere, match="the tests of narrow.int8 failed"):
+        failing(x, w, 2)
 
 
 def test_a_contender_that_raises_is_recorded_by_name():

@@ -22,8 +22,8 @@ def preferred(kernels: str = ""):
     """For tests and measurements: use these kernels wherever the plan allows them, in all threads.
 
     kernels: "bits" (products of single bits), "tables" (sums of x looked up by weights of one bit), "product" (weights
-        decoded to memory, then cuBLAS), "wide" (mma.sync where wgmma would run), "usual" (none of these), or "" (whichever
-        is believed to be fastest).
+        decoded to memory, then cuBLAS), "wide" (mma.sync where wgmma would run), "usual" (none of these), or ""
+        (whichever is believed to be fastest).
     Raises:
         RuntimeError: the CUDA kernels are not built.
         ValueError: no kernels of that name.

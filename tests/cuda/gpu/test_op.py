@@ -1,11 +1,10 @@
-"""The CUDA backend on a GPU: the same checks as on the CPU, and what only a GPU can show. `make gpu` runs these."""
+"""The op on a GPU: what only a GPU can show, beside the routes of test_routes.py. `make gpu` runs these."""
 
-import numpy as np
 import pytest
 import torch
 
 import minifloat as mf
-from checks import assert_within_float_bound
+from gpu_cases import FLOAT, IN_FLOAT32, Case, check, check_exact, check_float, check_float8, make, on_gpu
 from minifloat.nn.prepared import on_device
 from minifloat.ops import cuda
 
@@ -13,114 +12,23 @@ pytestmark = pytest.mark.skipif(
     not cuda.state().startswith("available"), reason=f"the CUDA backend did not run: {cuda.state()}"
 )
 
-EXACT = (
-    *("binary-row", "ternary-g16", "int2-g32", "uint3-row", "int3-g64-bf16", "int4-g128", "uint4-g32-zp", "e2m1-row"),
-    *("nvfp4", "mxfp4", "e3m0-row", "int5-row", "e2m2-g32", "mxfp6-e2m3", "int6-g16", "int7-tensor", "e2m4-row"),
-    *("int8-row", "uint8-g16-zp", "e1m6-row", "e3m1-row", "mxfp6-e3m2", "e3m3-g64", "e2m5-row", "e3m4-g32"),
-)
-FLOAT = (*EXACT, "nf4-g64", "dynamic8-row", "e4m3fn-row", "e5m2-row", "e7m0-row", "ue4m4-row", "flint4-row")
-ACTIVATIONS = ("int8-row", "mxint8", "nvfp4", "e2m3-row", "int8-tensor")
-SHAPES = ((1, 17, 256), (8, 1000, 768), (16, 33, 384), (70, 130, 512), (300, 64, 1280))
 
-
-def case(weight, activation, m, n, k, dtype=torch.float32, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    w = torch.randn(n, k, generator=generator) * torch.rand(n, 1, generator=generator)
-    x = torch.randn(m, k, generator=generator).to(dtype)
-    return mf.quantize(w, weight), x, torch.randn(n, generator=generator).to(dtype), activation
-
-
-def on_gpu(q, x, bias, activation):
-    return mf.linear(
-        x.cuda(), on_device(q, torch.device("cuda")), None if bias is None else bias.cuda(), activation
-    ).cpu()
-
-
-def check_exact(q, x, bias, activation):
-    want = mf.emulator.linear(x, q, bias, activation)
-    assert torch.equal(on_gpu(q, x, bias, activation).nan_to_num(nan=12345.0), want.nan_to_num(nan=12345.0))
-
-
-def check_float(q, x, bias):
-    assert_within_float_bound(on_gpu(q, x, bias, None), q, x, bias)
-
-
-@pytest.mark.parametrize("weight", EXACT)
-def test_exact_formats(weight):
-    for i, activation in enumerate(ACTIVATIONS):
-        check_exact(*case(weight, activation, *SHAPES[(EXACT.index(weight) + i) % len(SHAPES)], seed=i))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("weight", FLOAT)
-def test_float_formats(weight, dtype):
-    for i, shape in enumerate(SHAPES):
-        check_float(*case(weight, None, *shape, dtype, seed=i)[:3])
-
-
-@pytest.mark.parametrize("k", [1, 31, 97, 257, 1031])
-def test_odd_k(k):
-    for weight in ("e2m1-row", "int3-row", "e3m2-row"):
-        check_exact(*case(weight, "int8-row", 3, 19, k))
-        check_exact(*case(weight, "int8-row", 33, 19, k))
-        check_float(*case(weight, None, 3, 19, k, torch.float16)[:3])
-
-
-@pytest.mark.parametrize(
-    "weight", ["e2m1-g32", "int4-g128", "e3m2-row", "e4m3fn-row", "nf4-g64", "uint4-g32-zp", "e5m2-row"]
-)
-def test_float8_activations(weight):
-    """As they are on a GPU that multiplies them, else widened; the bound of the former holds for both."""
-    for dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
-        for m, n, k in ((3, 17, 256), (70, 130, 512), (1100, 2000, 512)):
-            q, x, bias, _ = case(weight, None, m, n, k)
-            x = x.to(dtype)
-            y = on_gpu(q, x, bias, None)
-            assert y.dtype == torch.bfloat16
-            v, w, sums = x.double().numpy(), mf.emulator.dequantize(q), 139 * 2.0**-13
-            exact = v @ w.T + bias.double().numpy()
-            bound = mf.emulator.float_bound(v, q, bias) * (1 + sums) + sums * (np.abs(v) @ np.abs(w).T)
-            bound += 2.0**-9 * (np.abs(exact) + bound)
-            assert (np.abs(y.double().numpy() - exact) <= bound).all()
-
-
-def test_many_rows_and_outputs():
-    """Enough blocks for the larger tiles of linear_warpgroup, and rows and outputs that do not fill them."""
-    for weight, activation in (("int4-g128", "int8-row"), ("e2m3-row", "int8-g32"), ("int8-row", "int8-row")):
-        check_exact(*case(weight, activation, 1100, 2000, 512))
-    for weight in ("e2m1-g32", "int8-row"):
-        for dtype in (torch.float16, torch.bfloat16):
-            check_float(*case(weight, None, 1100, 2000, 512, dtype)[:3])
-
-
-@pytest.mark.parametrize("activation", ["binary-row", "ternary-row", "int2-g128", "int2-row-bf16"])
-def test_products_of_bits(activation):
-    with cuda.preferred("bits"):
-        for weight in ("binary-row", "ternary-g128", "int2-row", "uint2-g128-zp"):
-            for shape in ((3, 17, 384), (70, 130, 2560), (1100, 1000, 512)):
-                check_exact(*case(weight, activation, *shape))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-def test_tables_of_sums(dtype):
-    with cuda.preferred("tables"):
-        for weight in ("binary-row", "binary-g128", "int1-g64", "uint1-tensor"):
-            for shape in ((1, 17, 384), (1, 1000, 9216), (8, 130, 512)):
-                check_float(*case(weight, None, *shape, dtype)[:3])
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_decoded_to_memory(dtype):
-    with cuda.preferred("product"):
-        for weight in ("int4-row", "uint3-row-zp", "e2m1-tensor", "e4m3fn-row"):
-            for shape in ((3, 17, 97), (300, 130, 2560), (2100, 1000, 512)):
-                check_float(*case(weight, None, *shape, dtype)[:3])
+def case(weight, activation, m, n, k, dtype=torch.float32):
+    return make(Case(weight, activation, m, n, k, dtype))
 
 
 def test_large_layer():
     for m in (1, 16, 64):
         check_exact(*case("e2m1-g32-e8m0", "int8-row", m, 4096, 4096))
         check_float(*case("int4-g128", None, m, 4096, 4096, torch.float16)[:3])
+
+
+@pytest.mark.parametrize("weight", ["e2m1-g32", "nf4-g64", "uint4-g32-zp", "e5m2-row"])
+def test_float8_activations(weight):
+    """Those that are widened first, and those that a GPU of sm_90 takes as they are."""
+    for dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
+        for m in (3, 70):
+            check_float8(*case(weight, None, m, 17, 256, dtype)[:3])
 
 
 def test_rows_do_not_depend_on_their_batch():
@@ -190,7 +98,7 @@ def test_layers_move_and_come_back():
 
 
 def test_storage_round_trip():
-    for weight in FLOAT:
+    for weight in (*FLOAT, *IN_FLOAT32):
         q = mf.quantize(torch.randn(37, 384 if "g128" in weight else 192), weight)
         moved = on_device(q, torch.device("cuda"))
         back = mf.ops.restore(*mf.ops.prepare(moved, None), q.spec, q.shape)
@@ -274,19 +182,16 @@ def test_out_of_memory_is_an_ordinary_error():
 @pytest.mark.parametrize("activation", [None, "int8-row", "int8-g32"])
 def test_sanitized(activation):
     """Small cases of every kernel, for compute-sanitizer: it makes them some hundred times slower."""
+    dtype = torch.float16 if activation is None else torch.float32
     for weight in ("int3-g32", "uint4-g32-zp", "e2m3-row", "e3m2-g64"):
         for m, n, k in ((1, 17, 320), (19, 33, 320)):
-            dtype = torch.float16 if activation is None else torch.float32
-            q, x, bias, _ = case(weight, activation, m, n, k, dtype)
-            (check_exact(q, x, bias, activation) if activation else check_float(q, x, bias))
-    q, x, bias, _ = case("nf4-g64", None, 3, 17, 320)
-    check_float(q, x, bias)
+            check(Case(weight, activation, m, n, k, dtype))
+    check(Case("nf4-g64", None, 3, 17, 320))
 
 
 def test_sanitized_by_preference():
-    with cuda.preferred("bits"):
-        check_exact(*case("ternary-g128", "binary-row", 19, 33, 384))
-    with cuda.preferred("tables"):
-        check_float(*case("binary-g64", None, 2, 33, 320)[:3])
-    with cuda.preferred("product"):
-        check_float(*case("uint3-row-zp", None, 19, 33, 323, torch.float16)[:3])
+    check(Case("ternary-g128", "binary-row", 19, 33, 384, prefer="bits"))
+    check(Case("binary-g64", None, 2, 33, 320, prefer="tables"))
+    check(Case("uint3-row-zp", None, 19, 33, 323, torch.float16, "product"))
+    check(Case("int3-g32", None, 19, 33, 320, torch.float16, "wide"))
+    check(Case("int3-g32", "int8-row", 19, 33, 320, prefer="wide"))
