@@ -12,6 +12,7 @@ namespace minifloat::cuda {
 namespace {
 
 constexpr int kLanesTables = 2;  // that each lane fills, of four k's
+constexpr int kAhead = 2;        // chunks of both panels on their way: 32 KiB for two blocks of eight warps
 
 // Byte b of word w, lane 4 g + t: k's 64 w + 16 j + 4 t + byte_of_k(b), j from 0 to 3. Lane / 4 takes the bytes in turn.
 MF_DEVICE int first_k(int table, int t) { return table / 4 * 64 + 4 * t + byte_of_k(table % 4); }
@@ -45,6 +46,7 @@ __global__ void __launch_bounds__(kNarrowWarps * 32, 2) linear_tables(const __gr
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   unsigned char* const raw = shared + warp * kTablePanels * 2 * space.scales.raw_bytes;
   float* const wide = reinterpret_cast<float*>(shared + space.wide_at) + warp * kTablePanels * space.scales.wide_floats;
+  const uint32_t own_tables = space.tables_at + warp * kTablesBytes + 4 * t;  // entries of this lane of the quad
   float* const tables = reinterpret_cast<float*>(shared + space.tables_at) + warp * kTablesOfLane * kTableStride;
   float* const all_sums = reinterpret_cast<float*>(shared + space.sums_at);
   const int64_t panels = (p.n + 15) / 16, row = blockIdx.y;
@@ -52,13 +54,17 @@ __global__ void __launch_bounds__(kNarrowWarps * 32, 2) linear_tables(const __gr
 
   const uint8_t* codes_at[kTablePanels];
   int64_t panel[kTablePanels];  // past the last, the last again, unstored
-  uint4 codes[kTablePanels]{}, coming[kTablePanels]{};
+  uint4 codes[kTablePanels][1 + kAhead];  // of this chunk and the warp's next ones
+  const auto load_codes = [&](int i, int chunk) {
+    return chunk < p.chunks ? load_streaming(codes_at[i] + int64_t(chunk) * 512) : uint4{};
+  };
 #pragma unroll
   for (int i = 0; i < kTablePanels; ++i) {
     panel[i] = int64_t(blockIdx.x) * kTablePanels + i;
     if (panel[i] >= panels) panel[i] = panels - 1;
     codes_at[i] = p.codes + panel[i] * p.panel_bytes + lane * 16;
-    if (warp < p.chunks) codes[i] = load_streaming(codes_at[i] + int64_t(warp) * 512);
+#pragma unroll
+    for (int j = 0; j < kAhead; ++j) codes[i][j] = load_codes(i, warp + j * kNarrowWarps);
     stage_scales(p, space.scales, panel[i], warp, lane, raw + 2 * i * space.scales.raw_bytes);
   }
   copy_async_commit();
@@ -71,7 +77,7 @@ __global__ void __launch_bounds__(kNarrowWarps * 32, 2) linear_tables(const __gr
     const int next = chunk + kNarrowWarps;
 #pragma unroll
     for (int i = 0; i < kTablePanels; ++i) {
-      if (next < p.chunks) coming[i] = load_streaming(codes_at[i] + int64_t(next) * 512);
+      codes[i][kAhead] = load_codes(i, chunk + kAhead * kNarrowWarps);
       stage_scales(p, space.scales, panel[i], next, lane, raw + (2 * i + 1 - buffer) * space.scales.raw_bytes);
     }
     copy_async_commit();
@@ -87,12 +93,16 @@ __global__ void __launch_bounds__(kNarrowWarps * 32, 2) linear_tables(const __gr
     for (int w = 0; w < 4; ++w) {
 #pragma unroll
       for (int i = 0; i < kTablePanels; ++i) {
-        const uint32_t word = w == 0 ? codes[i].x : w == 1 ? codes[i].y : w == 2 ? codes[i].z : codes[i].w;
+        const uint4& now = codes[i][0];
+        const uint32_t word = w == 0 ? now.x : w == 1 ? now.y : w == 2 ? now.z : now.w;
 #pragma unroll
         for (int b = 0; b < 4; ++b) {
-          const float* const table = tables + (4 * w + b) * kTableStride + t;
 #pragma unroll
-          for (int r = 0; r < 2; ++r) sums[i][r] += table[(word >> (8 * b + 4 * r) & 15) * 4];
+          for (int r = 0; r < 2; ++r) {
+            const int bit = 8 * b + 4 * r;  // of the nibble; entries are 16 bytes apart
+            const uint32_t at = and_or(bit ? word >> (bit - 4) : word << 4, 0xf0, own_tables);
+            sums[i][r] += *reinterpret_cast<const float*>(shared + (4 * w + b) * kTableStride * 4 + at);
+          }
         }
         if (p.folds <= 1 || ((w + 1) & (slot_words - 1))) continue;
         const int slot = slot_words == 1 ? w : slot_words == 2 ? w / 2 : 0;
@@ -104,7 +114,9 @@ __global__ void __launch_bounds__(kNarrowWarps * 32, 2) linear_tables(const __gr
       }
     }
 #pragma unroll
-    for (int i = 0; i < kTablePanels; ++i) codes[i] = coming[i];
+    for (int i = 0; i < kTablePanels; ++i)
+#pragma unroll
+      for (int j = 0; j < kAhead; ++j) codes[i][j] = codes[i][j + 1];
     __syncwarp();  // all lanes have read the tables and scales
   }
   copy_async_wait<0>();
