@@ -27,8 +27,8 @@ WITH_CUDA = bool(
     and (Path(CUDA_HOME) / "bin" / "nvcc").exists()
     and os.environ.get("MINIFLOAT_CUDA", "1") != "0"
 )
-# MINIFLOAT_CPU=scalar builds the plain CPU kernels alone, under the others' names too: those take the compiler minutes,
-# for which measurements on a GPU need not wait.
+# MINIFLOAT_CPU=scalar builds the plain CPU kernels alone, under the others' names too, and does not optimize them: that
+# takes the compiler minutes (isa_avx2.cpp five, isa_scalar.cpp two), for which measurements on a GPU need not wait.
 WIDER = {"isa_avx2": "kAvx2Kernels", "isa_avxvnni": "kAvxVnniKernels", "isa_avx512vnni": "kAvx512VnniKernels"}
 LEFT_OUT = WIDER if os.environ.get("MINIFLOAT_CPU") == "scalar" else {}
 SOURCE_DIRS = ("csrc", "kernels/cpu", *(("kernels/cuda",) if WITH_CUDA else ()))
@@ -51,7 +51,7 @@ class Build(BuildExtension):
 
 CXX_FLAGS = [
     "-std=c++20",
-    "-O3",
+    "-O0" if LEFT_OUT else "-O3",
     "-g0",
     "-Wall",
     "-fvisibility=hidden",

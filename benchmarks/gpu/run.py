@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import sys
+import sysconfig
 import time
 from datetime import date
 from pathlib import Path
@@ -39,6 +40,8 @@ def gpu_problem() -> str | None:
         return f"{torch.cuda.get_device_name()} has compute capability {capability}; the kernels need (8, 0)"
     if not CUDA_HOME or not (Path(CUDA_HOME) / "bin" / "nvcc").exists():
         return "no nvcc: the kernels cannot be built"
+    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists():
+        return "no Python.h: the extension cannot be built"
     if int(setuptools.__version__.split(".")[0]) < 77:
         return f"setuptools {setuptools.__version__} cannot read pyproject.toml's license; 77 can"
     return None

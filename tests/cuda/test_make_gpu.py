@@ -104,6 +104,8 @@ def test_setuptools_that_is_too_old_is_said(monkeypatch, version):
     monkeypatch.setattr("torch.utils.cpp_extension.CUDA_HOME", "/nowhere")
     assert run.gpu_problem() == "no nvcc: the kernels cannot be built"
     assert run.architecture() == "sm_90a"
+    monkeypatch.setattr(Path, "exists", lambda self: self.name != "Python.h")
+    assert run.gpu_problem() == "no Python.h: the extension cannot be built"
     monkeypatch.setattr(Path, "exists", lambda self: True)
     monkeypatch.setattr(setuptools, "__version__", version)
     assert run.gpu_problem() == f"setuptools {version} cannot read pyproject.toml's license; 77 can"
