@@ -15,7 +15,7 @@ namespace minifloat::cuda {
 enum Route : int32_t {
   kRouteNarrow = 0,    // narrow.cuh
   kRouteWide = 1,      // wide.cuh
-  kRouteLanes = 2,     // lanes.cuh
+  kRouteLanes = 2,     // lanes.cu
   kRouteMultiply = 3,  // dequantize_weight, then a float32 product by whoever calls
   kRouteWarpgroup = 4,  // warpgroup.cuh
   kRouteBits = 5,       // bits.cu

@@ -13,6 +13,7 @@ from torch.utils.cpp_extension import include_paths
 from minifloat.ops import cuda
 
 ROOT = Path(__file__).resolve().parents[2]
+HOST_SOURCES = sorted((ROOT / "kernels/cuda").glob("*.cpp"))
 CUDA_INCLUDE = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "include"
 
 
@@ -20,7 +21,7 @@ CUDA_INCLUDE = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "include"
     shutil.which("g++") is None or not (CUDA_INCLUDE / "cuda_runtime.h").exists(),
     reason="the op's source was not checked: it takes g++ and CUDA's headers",
 )
-@pytest.mark.parametrize("source", ["csrc/cuda.cpp", "kernels/cuda/job.cpp", "kernels/cuda/decoder.cpp"])
+@pytest.mark.parametrize("source", ["csrc/cuda.cpp", *(f"kernels/cuda/{path.name}" for path in HOST_SOURCES)])
 def test_host_sources_compile(source):
     """Against CUDA's own headers; of torch's, the one file that a build without CUDA lacks is in stubs/."""
     folders = [ROOT / "tests/cuda/stubs", ROOT / "kernels", ROOT / "csrc", *include_paths(), CUDA_INCLUDE]
