@@ -19,18 +19,18 @@ GROUP_SECONDS = 60
 
 
 def group_of(test: str) -> str:
-    """narrow.int8 from ...::test_route[narrow.int8-e2m1-row-...]; else the function's name."""
-    return (re.search(r"::test_route\[([^-\]]+)", test) or re.search(r"::(\w+)", test))[1]
+    """narrow.int8 from ...::test_route[narrow.int8-e2m1-row-...]; else the file's name, for a process takes seconds."""
+    return (re.search(r"::test_route\[([^-\]]+)", test) or re.search(r"(\w+)\.py::", test))[1]
 
 
 def collect() -> dict[str, list[str]]:
-    """{group: its tests}. Raises RuntimeError, with pytest's words, where they cannot be collected."""
+    """{group: its tests}, the routes first. Raises RuntimeError with pytest's words if they cannot be collected."""
     code, output = run([*PYTEST, "--collect-only", TESTS], 60)
     tests = [line for line in output.splitlines() if line.startswith(TESTS) and "::" in line]
     if code or not tests:
         raise RuntimeError(f"pytest could not collect {TESTS} ({code}):\n{output[-2000:]}")
     groups: dict[str, list[str]] = {}
-    for test in tests:
+    for test in sorted(tests, key=lambda test: "::test_route[" not in test):
         groups.setdefault(group_of(test), []).append(test)
     return groups
 

@@ -46,7 +46,7 @@ def attempt(make: Callable, x, w, copies: int, timer: Callable = time_us) -> dic
         return {"missing": str(error)}
     except Exception as error:
         lines = str(error).strip().splitlines()
-        return {"missing": f"{type(error).__name__}: {lines[0] if lines else '(no message)'}"}
+        return {"missing": f"{type(error).__name__}: {lines[0][:300] if lines else '(no message)'}"}
 
 
 def measured(contenders: dict, done: dict[tuple, dict] | None = None) -> Iterator[dict]:
