@@ -157,10 +157,24 @@ MF_DEVICE uint32_t minifloats_to_pair(const Decoder& d, uint32_t at_top) {
   return kMath == kMathFloat16 ? multiply_f16x2(bits, d.multiplier) : multiply_bf16x2(bits, d.multiplier);
 }
 
+// One-bit codes of an output half, each the highest bit of its byte.
+template <int kBits>
+MF_DEVICE uint32_t at_top_of_bytes(const Codes<kBits>& codes, int half, int upper) {
+  return codes.words[half / 4] << (7 - half % 4 - 4 * upper);
+}
+
 // The A operand of mma.sync m16n8k16 for a half block: k slots 2t, 2t + 1, 2t + 8, 2t + 9 are k's 4t .. 4t + 3.
 template <int kMath, int kBits>
 MF_DEVICE void decode_floats(const Decoder& d, const uint32_t* table, const Codes<kBits>& codes, int half, int lane,
                              const uint32_t (&origin)[2], uint32_t (&a)[4]) {
+  if constexpr (kBits == 1) {
+    if (d.kind == kDecodeTwo) {  // prmt spreads the top bits of bytes 0 and 2, or 1 and 3, over the halves
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        a[i] = and_xor(permute_bytes(at_top_of_bytes(codes, half, i % 2), 0, i < 2 ? 0xaa88 : 0xbb99), d.table[1], d.table[0]);
+      return;
+    }
+  }
   if (d.kind == kDecodeMinifloat) {
     uint32_t lower, upper;
     if constexpr (kBits <= 4) {  // the masks drop what the neighbouring nibble leaves behind
@@ -199,7 +213,9 @@ MF_DEVICE void decode_float32(const Decoder& d, const uint32_t* table, const Cod
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       float& to = out[r][byte_of_k(i)];
-      if (d.kind == kDecodeIntegers) {
+      if (kBits == 1 && d.kind == kDecodeTwo) {
+        to = float_of(and_xor(permute_bytes(at_top_of_bytes(codes, half, r), 0, 0x8888 + 0x1111 * i), d.table[1], d.table[0]));
+      } else if (d.kind == kDecodeIntegers) {
         to = sub(float_of(permute_bytes(bytes[r], kTwoTo23, 0x7650 | i)), float_of(origin[r]));
       } else if (d.kind == kDecodeMinifloat) {
         const uint32_t at_top = permute_bytes(bytes[r], 0, i << 12 | 0x444) << (8 - kBits);

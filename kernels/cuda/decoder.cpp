@@ -73,6 +73,25 @@ bool by_shift(const Operand& w, Math math, Decoder& d) {
   return true;
 }
 
+// The 16 or 32 bits of a value that the type holds exactly; false if it does not.
+bool exact_bits(float value, Math math, uint32_t& bits) {
+  if (math == kMathFloat16) return exact_float16(value, bits);
+  if (math == kMathBFloat16) return exact_bfloat16(value, bits);
+  bits = std::bit_cast<uint32_t>(value);
+  return true;
+}
+
+// Codes of one bit: a value, and the bits in which the other differs.
+bool by_two(const Operand& w, Math math, Decoder& d) {
+  uint32_t bits[2] = {};
+  for (int code = 0; code < 2; ++code)
+    if (!exact_bits(w.values[code ^ w.code_flip], math, bits[code])) return false;
+  const uint32_t both = math == kMathFloat32 ? 1 : 0x10001u;
+  d.kind = kDecodeTwo;
+  d.table[0] = bits[0] * both, d.table[1] = (bits[0] ^ bits[1]) * both;
+  return true;
+}
+
 // Integers lowest + step * digit with digits from 0 to `span`, at most 3; false if there are more.
 bool evenly_spaced(const Operand& o, int32_t& lowest, int32_t& step, int& span) {
   const auto is_number = [&](int code) { return o.values[code] == o.values[code]; };
@@ -150,6 +169,7 @@ bool make_decoder(const Plan& plan, Math math, Decoder& d, int32_t& center) {
     if (same) d.kind = kDecodeIntegers;  // with no flip
     return true;
   }
+  if (w.bits == 1 && !w.has_zero_point) return by_two(w, math, d);
   if (counts_up(w)) {
     d.kind = kDecodeIntegers;
     d.origin = -w.lowest;
@@ -161,11 +181,7 @@ bool make_decoder(const Plan& plan, Math math, Decoder& d, int32_t& center) {
   for (int code = 0; code < codes; ++code) {
     const float value = w.values[code ^ w.code_flip];
     if (value != value) continue;
-    if (math == kMathFloat32) {
-      d.table[code] = std::bit_cast<uint32_t>(value);
-    } else if (!(math == kMathFloat16 ? exact_float16(value, d.table[code]) : exact_bfloat16(value, d.table[code]))) {
-      return false;
-    }
+    if (!exact_bits(value, math, d.table[code])) return false;
   }
   return true;
 }

@@ -25,6 +25,7 @@ enum Decode : int32_t {
   kDecodeTable = 0,      // table[code]
   kDecodeIntegers = 1,   // code - origin
   kDecodeMinifloat = 2,  // sign, exponent and mantissa moved to their places in the wider type, then one multiplication
+  kDecodeTwo = 3,        // one bit, floating-point math: table[0] and, for code 1, the bits of table[1] turned over
 };
 
 struct Decoder {
@@ -36,7 +37,7 @@ struct Decoder {
   float origin;                 // kDecodeIntegers without zero points, floating-point math
   // Integer math, up to 4 bits: words 0..3 are sixteen low digits, words 4..7 sixteen high digits. Above: low | high << 8.
   // kMathFloat8: as low digits.
-  // 16-bit math: the value's bits. kMathFloat32: float32 bits.
+  // 16-bit math: the value's bits (kDecodeTwo: in both halves). kMathFloat32: float32 bits.
   uint32_t table[256];
 };
 

@@ -50,6 +50,13 @@ MF_DEVICE uint32_t and_or(uint32_t a, uint32_t b, uint32_t c) {
   return d;
 }
 
+// (a & b) ^ c; left to the compiler it became two instructions where b and c are parameters.
+MF_DEVICE uint32_t and_xor(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t d;
+  asm("lop3.b32 %0, %1, %2, %3, 0x6A;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+}
+
 // Two float16 (bfloat16) at a time, each rounded once; the decoders only use them where the result is exact.
 MF_DEVICE uint32_t multiply_f16x2(uint32_t a, uint32_t b) {
   uint32_t d;

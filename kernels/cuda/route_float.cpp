@@ -31,10 +31,10 @@ void choose_float(const Plan& plan, const Layout& l, int64_t m, ElementType x_ty
   }
   job.route = job.math == kMathFloat32 ? (m <= kMaxLanesRows ? kRouteLanes : kRouteMultiply)
                                        : (m <= kMaxNarrowRows ? kRouteNarrow : kRouteWide);
-  // A row at a time, so only one pays; with 16-bit x and consecutive integers linear_narrow is as short (docs/gpu.md counts).
-  const bool costly = job.math == kMathFloat32 || job.decoder.kind == kDecodeTable;
-  const bool tables_pay =
-      gpu.preference == kPreferTables ? m <= kMaxLanesRows : gpu.preference == kPreferFastest && m == 1 && costly;
+  // A row at a time, so only one pays; where 16 bits hold the values linear_narrow is as short (docs/gpu.md counts).
+  const bool tables_pay = gpu.preference == kPreferTables
+                              ? m <= kMaxLanesRows
+                              : gpu.preference == kPreferFastest && m == 1 && job.math == kMathFloat32;
   if (tables_pay && has_tables(plan, l)) job.route = kRouteTables, job.math = kMathFloat32;
   // One scale an output: others cannot wait for the end, nor be multiplied in before and fit 16 bits.
   const bool product_pays = gpu.preference == kPreferProduct || (gpu.preference == kPreferFastest && gpu.capability != kHopper &&

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import minifloat as mf
-from checks import assert_within_float_bound
+from checks import any_codes, assert_within_float_bound
 
 WEIGHTS = (
     *("binary-row", "ternary-g16", "int1-row", "int2-g32", "int3-row", "int4-g32", "uint4-g32-zp", "int5-row"),
@@ -18,6 +18,7 @@ WEIGHTS = (
     *("e7m0-row", "ue4m4-row", "nf4-g64", "dynamic8-row", "flint4-row", "e3m0-g32"),
 )
 SHAPES = ((1, 17, 256), (4, 33, 192), (8, 16, 320), (13, 20, 512), (18, 70, 320))
+PAIRS = {"signs": (-1, 1), "minus": (-1, 0), "bit": (0, 1), "any_two": (0.375, -48), "half": (0, 0.5)}
 NOT_IN_16_BITS = {torch.float16: ("e7m0", "nf4", "dynamic8"), torch.bfloat16: ("nf4", "dynamic8")}
 
 
@@ -42,6 +43,24 @@ def test_within_the_bound(shim, make, weight, dtype):
         assert math == ("float32" if inexact else str(dtype).split(".")[1])
         want = ("lanes" if m <= 8 else "multiply") if inexact else "narrow" if m <= 16 else "wide"
         assert route == want
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", PAIRS)
+def test_two_values(shim, name, dtype):
+    """Weights of one bit, each alone in its place, whatever multiplies them."""
+    f = mf.Format.codebook(name, np.float32(PAIRS[name]))
+    q = any_codes(mf.QuantSpec(f, "tensor"), (32, 256))
+    w, x = q.dequantize(), torch.eye(256).to(dtype)
+    layout, plan = shim.prepare(q, None)
+    for capability, rows in ((80, 8), (80, 256), (90, 256)):
+        for first in range(0, 256, rows):
+            y, route, math = shim.linear(x[first : first + rows], layout, plan, None, capability, prefer="usual")
+            if route == "multiply":
+                continue
+            assert math == str(dtype).removeprefix("torch.")
+            want = w[:, first : first + rows].T
+            assert torch.equal(y.float(), want.to(dtype).float()), (route, capability)
 
 
 @pytest.mark.parametrize("k", [1, 31, 97, 257, 1031])

@@ -102,10 +102,11 @@ def test_nan_stays_in_its_row(shim, make):
 @pytest.mark.parametrize(
     ("weight", "dtype", "m", "prefer", "want"),
     [
-        ("binary-row", torch.float16, 1, "", "tables"),
-        ("binary-g64", torch.bfloat16, 1, "", "tables"),
+        ("binary-row", torch.float16, 1, "", "narrow"),
+        ("binary-g64", torch.bfloat16, 1, "", "narrow"),
+        ("binary-row", torch.float32, 1, "", "tables"),
         ("int1-row", torch.float32, 1, "", "tables"),
-        ("int1-row", torch.float16, 1, "", "narrow"),  # decoded without a table
+        ("int1-row", torch.float16, 1, "", "narrow"),
         ("int1-row", torch.float16, 1, "tables", "tables"),
         ("binary-row", torch.float16, 2, "", "narrow"),
         ("binary-row", torch.float32, 2, "", "lanes"),

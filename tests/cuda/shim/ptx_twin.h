@@ -50,6 +50,7 @@ inline uint32_t permute_bytes(uint32_t low, uint32_t high, uint32_t selector) {
   return d;
 }
 inline uint32_t and_or(uint32_t a, uint32_t b, uint32_t c) { return (a & b) | c; }
+inline uint32_t and_xor(uint32_t a, uint32_t b, uint32_t c) { return (a & b) ^ c; }
 
 inline float float_of_f16(uint16_t h) {
   _Float16 f;
