@@ -6,8 +6,8 @@
 // u0, u1 being the planes of u. The first sums are products of x; sum u is one of a row of ones, made along with them where l
 // is not 0; the last is the correction that every exact kernel makes. Blocks and their order are those of wide.cuh.
 #include "bits_space.h"
-#include "fold.cuh"
 #include "linear.h"
+#include "panels.cuh"
 #include "split.cuh"
 
 namespace minifloat::cuda {
@@ -78,8 +78,7 @@ struct BitTile {
 };
 
 template <int kXPlanes>
-MF_DEVICE void stage_bits(const BitsParams& p, int64_t first_row, int chunk, int last_chunk, unsigned char* to) {
-  if (chunk >= last_chunk) return;
+MF_DEVICE void stage_bits(const BitsParams& p, int64_t first_row, int chunk, unsigned char* to) {
   constexpr int kPieces = kBitRowBytes / 16;
 #pragma unroll
   for (int i = threadIdx.x; i < kXPlanes * kWideRows * kPieces; i += kWideWarps * 32) {
@@ -96,17 +95,7 @@ __global__ void __launch_bounds__(kWideWarps * 32, 2) linear_bits(const __grid_c
   constexpr int kSets = kBits + kXPlanes - 1, kXBytes = kXPlanes * kWideRows * kBitRowBytes;
   const BitsSpace space(p, kXPlanes);
   unsigned char* const shared = shared_memory();
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  unsigned char* const raw = shared + space.raw_at + warp * 2 * space.scales.raw_bytes;
-  float* const wide = reinterpret_cast<float*>(shared + space.wide_at) + warp * space.scales.wide_floats;
-  unsigned char* const x_ring = shared + space.x_at;
-
-  const int64_t panels = (p.n + 15) / 16, own_panel = int64_t(blockIdx.x) * kWideWarps + warp;
-  const int64_t panel = own_panel < panels ? own_panel : panels - 1;  // a warp past the end repeats the last, unstored
-  const int64_t first_row = int64_t(blockIdx.y) * kWideRows;
-  const uint8_t* const codes_at = p.codes + panel * p.panel_bytes;
-  const int first_chunk = blockIdx.z * p.chunks_per_split, past = first_chunk + p.chunks_per_split;
-  const int last_chunk = past < p.chunks ? past : p.chunks;
+  const PanelBlock block(p, space, shared);
 
   BitTile<kSets> tiles[kWideTiles];
   BitTile<kBits> ones;  // the weights' digits themselves: every column the same
@@ -114,13 +103,7 @@ __global__ void __launch_bounds__(kWideWarps * 32, 2) linear_bits(const __grid_c
 #pragma unroll
   for (int i = 0; i < kWideTiles; ++i) tiles[i].clear();
   ones.clear();
-  int slots_left = p.slots_per_fold, fold = 0, x_group = 0, folds_left = p.folds_per_x_group;
-
-  Codes<kBits> codes{}, coming{};
-  if (first_chunk < last_chunk) codes.load(codes_at + int64_t(first_chunk) * kBits * 512, lane);
-  stage_bits<kXPlanes>(p, first_row, first_chunk, last_chunk, x_ring);
-  stage_scales(p, space.scales, panel, first_chunk, lane, raw);
-  copy_async_commit();
+  FoldCount<kMathInt8> folds(p);
 
   // The sums of a fold: products, and what x's lowest integer adds.
   const auto take = [&](int i, const uint32_t (&digits)[4], int padding, uint32_t (&out)[4]) {
@@ -130,20 +113,11 @@ __global__ void __launch_bounds__(kWideWarps * 32, 2) linear_bits(const __grid_c
       out[j] = uint32_t(p.product) * out[j] + uint32_t(p.per_digit) * (digits[j / 2 * 2] - uint32_t(padding));
   };
 
-  int buffer = 0;
-  for (int chunk = first_chunk; chunk < last_chunk; ++chunk, buffer ^= 1) {
-    if (chunk + 1 < last_chunk) coming.load(codes_at + int64_t(chunk + 1) * kBits * 512, lane);
-    stage_bits<kXPlanes>(p, first_row, chunk + 1, last_chunk, x_ring + (1 - buffer) * kXBytes);
-    stage_scales(p, space.scales, panel, chunk + 1, lane, raw + (1 - buffer) * space.scales.raw_bytes);
-    copy_async_commit();
-    copy_async_wait<1>();
-    __syncthreads();
-    widen_scales(p, space.scales, chunk, lane, raw + buffer * space.scales.raw_bytes, wide);
-    __syncwarp();
-    const uint2* const x = reinterpret_cast<const uint2*>(x_ring + buffer * kXBytes) + g * 4 + t;
+  const auto stage = [&](int chunk, unsigned char* to) { stage_bits<kXPlanes>(p, block.first_row, chunk, to); };
+  for_chunks<kBits, kXBytes>(p, space.scales, block, stage, [&](const Codes<kBits>& codes, const unsigned char* staged) {
+    const uint2* const x = reinterpret_cast<const uint2*>(staged) + block.g * 4 + block.t;
     BitWeights<kBits> w;
     w.decode(p, codes);
-    codes = coming;
 
     const auto multiply = [&](auto half) {
       constexpr int kHalf = decltype(half)::value;
@@ -162,9 +136,7 @@ __global__ void __launch_bounds__(kWideWarps * 32, 2) linear_bits(const __grid_c
       }
     };
     const auto end_slot = [&](int slot) {
-      if (--slots_left) return;
-      if (fold < p.folds) {
-        const FoldEnd<kMathInt8> end(p, wide + slot * 16 + g, first_row + 2 * t, fold, x_group);
+      folds.end_slot(p, block, slot, [&](const FoldEnd<kMathInt8>& end) {
         uint32_t digits[4];
         ones.take(digits);
 #pragma unroll
@@ -173,9 +145,7 @@ __global__ void __launch_bounds__(kWideWarps * 32, 2) linear_bits(const __grid_c
           take(i, digits, p.padding, taken);
           end.template add_tile<false>(p, i, taken, totals[i]);
         }
-      }
-      slots_left = p.slots_per_fold, ++fold;
-      if (--folds_left == 0) folds_left = p.folds_per_x_group, ++x_group;
+      });
     };
     if (!kOrdered || p.slot_k == kChunk) {
       multiply(std::integral_constant<int, 2>());
@@ -186,31 +156,16 @@ __global__ void __launch_bounds__(kWideWarps * 32, 2) linear_bits(const __grid_c
       multiply(std::integral_constant<int, 1>());
       end_slot(1);
     }
-    __syncthreads();  // all warps have read x: the next copies may overwrite it
-  }
-  copy_async_wait<0>();
-  if (own_panel >= panels) return;
+  });
+  if (!block.stores) return;
 
   uint32_t digits[4];
   ones.take(digits);
 #pragma unroll
   for (int i = 0; i < kWideTiles; ++i) {
     uint32_t taken[4];
-    take(i, digits, last_chunk == p.chunks ? p.padding : 0, taken);  // padded places are the last
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const int64_t row = first_row + 8 * i + 2 * t + j % 2;
-      const int local = g + j / 2 * 8;
-      const int64_t output = panel * 16 + local;
-      if (row >= p.m || output >= p.n) continue;
-      if constexpr (kOrdered) {
-        finish(p, row, output, totals[i][j]);
-      } else if (p.splits > 1) {
-        static_cast<uint32_t*>(p.partial)[(blockIdx.z * p.m + row) * p.n + output] = taken[j];
-      } else {
-        finish_whole(p, row, output, taken[j], OutputScale(p, panel, local));
-      }
-    }
+    take(i, digits, block.last_chunk == p.chunks ? p.padding : 0, taken);  // padded places are the last
+    store_tile(p, block, i, kOrdered, taken, totals[i]);
   }
 }
 
