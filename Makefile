@@ -40,7 +40,7 @@ endif
 
 # `gpu` is first of all for a machine that has one: PYTHON=/path/to/a/python whose torch has CUDA.
 .PHONY: gpu
-gpu: $(INSTALLED) ## on a machine with a GPU: build with CUDA, test, measure; ARGS=--full for every format
+gpu: $(INSTALLED) ## on a machine with a GPU: build with CUDA, test, measure; ARGS="--keep-going --full" after failures too, and every format
 	$(PY) -m benchmarks.gpu.run $(ARGS)
 
 .PHONY: help test demo bench bench-peers build lint format clean

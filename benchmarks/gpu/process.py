@@ -24,10 +24,13 @@ def start(command: list[str], **options) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT, start_new_session=True, **options)
 
 
-def stop(process: subprocess.Popen) -> None:
+def stop(process: subprocess.Popen) -> str:
+    """What it had still to say. A process that waits for a GPU which hangs may outlive this."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with suppress(subprocess.TimeoutExpired):
+        return process.communicate(timeout=10)[0] or ""
+    return ""
 
 
 def ended(code: int) -> str:
@@ -43,9 +46,7 @@ def run(command: list[str], seconds: float, show: bool = False, **more: str) -> 
     try:
         text = process.communicate(timeout=seconds)[0] or ""
     except subprocess.TimeoutExpired:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        return f"stopped after {seconds:.0f} s", process.communicate()[0] or ""
+        return f"stopped after {seconds:.0f} s", stop(process)
     except BaseException:  # this program is being stopped
         stop(process)
         raise
