@@ -32,6 +32,7 @@ void prefer(c10::string_view name) {
 }
 
 void check_cuda(cudaError_t error, const char* op) {
+  if (error != cudaSuccess) cudaGetLastError();  // it stays the last one otherwise, and the next launch would report it
   TORCH_CHECK(error == cudaSuccess, op, ": CUDA reports '", cudaGetErrorString(error), "'");
 }
 
