@@ -5,7 +5,7 @@ import torch
 
 try:
     from hypothesis import settings
-except ImportError:  # on a machine that is lent for its GPU: the tests for that do without
+except ImportError:  # a machine with a GPU may lack it: the tests for that do without
     settings = None
 
 if settings:
