@@ -3,6 +3,7 @@
 
 // GCC 12 warns of its own _mm512_undefined_epi32() wherever an intrinsic that uses it is inlined.
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
 
 #include <algorithm>
 #include <bit>
