@@ -2,7 +2,7 @@
 //
 // An int16 digit holds the significands of a window of exponents (significands.h); weights of the windows below are 0 in it. With
 // a scale for the largest weight of a row few weights are below the first window: of normally distributed ones 2 of 1000
-// (e4m3fn) or 4 of 10000 (e5m2). So the first window is multiplied for every quad, another one for the quads alone that the
+// (e4m3fn) or 8 of 10000 (e5m2). So the first window is multiplied for every quad, another one for the quads alone that the
 // layout marks as holding such a weight. Weights spread evenly over all exponents take the time of all windows.
 #pragma once
 
