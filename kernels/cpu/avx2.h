@@ -166,7 +166,6 @@ struct Avx2 {
     return MF_EACH_DOUBLE(_mm256_cvtepi32_pd(i % 2 ? _mm256_extracti128_si256(v.v[i / 2], 1)
                                                    : _mm256_castsi256_si128(v.v[i / 2])));
   }
-  static MF_INLINE Doubles add_double(Doubles a, Doubles b) { return MF_EACH_DOUBLE(_mm256_add_pd(a.v[i], b.v[i])); }
   static MF_INLINE Doubles mul_double(Doubles a, Doubles b) { return MF_EACH_DOUBLE(_mm256_mul_pd(a.v[i], b.v[i])); }
   static MF_INLINE Doubles fma_double(Doubles a, Doubles b, Doubles c) {
     return MF_EACH_DOUBLE(_mm256_fmadd_pd(a.v[i], b.v[i], c.v[i]));

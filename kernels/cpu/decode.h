@@ -72,6 +72,7 @@ MF_INLINE void fetch_ahead(const uint8_t* panel, int64_t half) {
 template <class Isa>
 struct Signed {
   typename Isa::Bytes magnitude, sign;
+  static MF_INLINE Signed of(typename Isa::Bytes w) { return {Isa::abs8(w), w}; }
 };
 
 // Where a kernel takes the 8-bit digits of its weights from, 4 k's of 16 outputs at a time: quad<Q>(half) are unsigned digits,
@@ -101,8 +102,7 @@ struct PackedDigits {
   template <int kQuad>
   MF_INLINE Signed<Isa> signed_quad(int64_t half) const {
     static_assert(kSigned);
-    const auto w = quad<kQuad>(half);
-    return {Isa::abs8(w), w};
+    return Signed<Isa>::of(quad<kQuad>(half));
   }
 };
 
@@ -145,8 +145,7 @@ struct DecodedDigits {
   }
   template <int kQuad>
   MF_INLINE Signed<Isa> signed_quad(int64_t half) const {
-    const auto w = quad<kQuad>(half);
-    return {Isa::abs8(w), w};
+    return Signed<Isa>::of(quad<kQuad>(half));
   }
 };
 
@@ -158,8 +157,7 @@ struct GridOf {
 
   template <int kQuad>
   MF_INLINE Signed<Isa> signed_quad(int64_t half) const {
-    const auto w = Isa::add8(source.template quad<kQuad>(half), offset);
-    return {Isa::abs8(w), w};
+    return Signed<Isa>::of(Isa::add8(source.template quad<kQuad>(half), offset));
   }
 };
 

@@ -121,9 +121,6 @@ struct Avx512Vnni {
   static MF_INLINE Doubles ints_to_doubles(Ints v) {
     return {{_mm512_cvtepi32_pd(_mm512_castsi512_si256(v)), _mm512_cvtepi32_pd(_mm512_extracti32x8_epi32(v, 1))}};
   }
-  static MF_INLINE Doubles add_double(Doubles a, Doubles b) {
-    return {{_mm512_add_pd(a.v[0], b.v[0]), _mm512_add_pd(a.v[1], b.v[1])}};
-  }
   static MF_INLINE Doubles mul_double(Doubles a, Doubles b) {
     return {{_mm512_mul_pd(a.v[0], b.v[0]), _mm512_mul_pd(a.v[1], b.v[1])}};
   }

@@ -116,7 +116,6 @@ struct Scalar {
   static Doubles to_doubles(Floats v) { return each<Doubles>([&](int i) { return v.lane[i]; }); }
   static Floats to_floats(Doubles v) { return each<Floats>([&](int i) { return float(v.lane[i]); }); }
   static Doubles ints_to_doubles(Ints v) { return each<Doubles>([&](int i) { return v.lane[i]; }); }
-  static Doubles add_double(Doubles a, Doubles b) { return each<Doubles>([&](int i) { return a.lane[i] + b.lane[i]; }); }
   static Doubles mul_double(Doubles a, Doubles b) { return each<Doubles>([&](int i) { return a.lane[i] * b.lane[i]; }); }
   static Doubles fma_double(Doubles a, Doubles b, Doubles c) {
     return each<Doubles>([&](int i) { return a.lane[i] * b.lane[i] + c.lane[i]; });
