@@ -71,7 +71,7 @@ class Plan:
     @property
     def _weight_span(self) -> int:
         grid = self.weight.format.grid
-        return int(grid.max() - grid.min())
+        return int(grid.max()) - int(grid.min())  # e6m0's is 2**63, more than int64 holds
 
     @property
     def offset(self) -> int:

@@ -123,6 +123,10 @@ def test_sums_longer_than_an_integer_holds(isa, weight):
         check(q, torch.full((rows, k), 1.7), None, "int8-row")
 
 
+def test_a_grid_wider_than_int64(isa):
+    check(*make("e6m0-row", "int8-row", 3, 17, 96, 4))
+
+
 def test_rows_do_not_depend_on_their_batch(isa):
     q, x, bias, activation = make("e2m3-g32-e8m0", "int8-row", 37, 50, 256, 5)
     whole = mf.linear(x, q, bias, activation)
