@@ -1,5 +1,6 @@
 """The choice of algorithm: what the table picks, and that every algorithm it could pick gives the same bits."""
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,15 @@ def test_the_float_contract(isa):
             assert torch.allclose(mf.linear(x, q).double(), want, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("weight", ["int1", "int2", "int3", "e2m1", "int5", "e2m3", "int7", "e4m3fn"])
+@pytest.mark.parametrize("scales", ["row", "g16"])
+def test_weights_for_gemm(isa, weight, scales):
+    """Weights of every width, decoded for torch's GEMM: rows of the identity give each of them, exactly."""
+    q = mf.quantize(torch.randn(50, 96, generator=torch.Generator().manual_seed(9)), f"{weight}-{scales}")
+    with mf.ops.forced_choice("", "gemm"):
+        assert torch.equal(mf.linear(torch.eye(96), q), q.dequantize().T)
+
+
 def test_unknown_names():
     cases = [
         (("fast", ""), "unknown method 'fast', there are: dot, offset8"),
@@ -123,8 +133,10 @@ def test_unknown_names():
         mf.ops.choice(torch.zeros(3, dtype=torch.uint8), 1)
 
 
-@pytest.mark.parametrize("weight", ["e3m2", "e3m3", "e3m4", "e4m1", "e4m3fn", "e5m2", "e5m2fnuz"])
-@pytest.mark.parametrize("k", [20000, 40000])
+@pytest.mark.parametrize(
+    ("weight", "k"),
+    [*product(["e3m2", "e3m3", "e3m4", "e4m1", "e4m3fn", "e5m2", "e5m2fnuz"], [20000, 40000]), ("e3m1", 100000)],
+)
 def test_long_sums_of_the_largest_products(isa, weight, k):
     """More products than an int32 sum of int16 digits holds: it must be emptied on the way."""
     generator = torch.Generator().manual_seed(5)
