@@ -43,7 +43,7 @@ endif
 gpu: $(INSTALLED) ## on a machine with a GPU: build with CUDA, test, measure; ARGS="--keep-going --full" after failures too, and every format
 	$(PY) -m benchmarks.gpu.run $(ARGS)
 
-.PHONY: help test demo bench bench-peers build lint format clean
+.PHONY: help test test-emulated demo bench bench-peers build lint format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -51,6 +51,14 @@ help: ## list the targets
 test: lint build ## ruff, then every test; ARGS="-k packing" is passed to pytest
 	@# One torch thread per worker, so that the workers do not compete; tests that need two ask for two.
 	OMP_NUM_THREADS=1 $(PY) -m pytest $(XDIST) --durations=10 $(ARGS)
+
+EMULATED := $(CURDIR)/build/emulated
+# A package of its own, so that the kernels in use stay as they are. tests/ops runs every instruction set by itself.
+test-emulated: $(INSTALLED) ## on a CPU with AVX2 alone: run the AVX-VNNI and AVX-512 kernels, emulated, in the tests of operators and layers
+	MINIFLOAT_CPU=emulated MINIFLOAT_CUDA=0 $(PY) setup.py -q build --build-base $(EMULATED) --build-lib $(EMULATED)/lib
+	export OMP_NUM_THREADS=1 PYTHONPATH=$(EMULATED)/lib; \
+	run() { $(PY) -m pytest $(XDIST) -o pythonpath="$(EMULATED)/lib tests" "$$@" $(ARGS); }; \
+	MINIFLOAT_ISA=avxvnni run tests/nn; MINIFLOAT_ISA=avx512vnni run tests/nn tests/ops
 
 demo: build ## quantize a real model and print the table
 	$(PY) -c 'from minifloat.cli import app; app(prog_name="minifloat")' demo $(ARGS)

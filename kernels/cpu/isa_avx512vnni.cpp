@@ -17,7 +17,12 @@
 
 // Everything below, the shared loop nests included, is compiled for AVX-512 and lives in unnamed namespaces.
 #pragma GCC push_options
+#ifdef MINIFLOAT_EMULATED
+#pragma GCC target("avx2,fma,f16c,bmi,bmi2")
+#include "emulated.h"
+#else
 #pragma GCC target("avx2,fma,f16c,bmi,bmi2,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")
+#endif
 
 #include "linear.h"
 #include "quantize.h"

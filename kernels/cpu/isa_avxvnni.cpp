@@ -13,7 +13,12 @@
 
 // Everything below, the shared loop nests included, is compiled for AVX-VNNI and lives in unnamed namespaces.
 #pragma GCC push_options
+#ifdef MINIFLOAT_EMULATED
+#pragma GCC target("avx2,fma,f16c,bmi,bmi2")
+#include "emulated.h"
+#else
 #pragma GCC target("avx2,fma,f16c,bmi,bmi2,avxvnni")
+#endif
 
 #include "avx2.h"
 #include "linear.h"

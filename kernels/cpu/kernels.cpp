@@ -11,6 +11,10 @@ namespace {
 
 bool cpu_has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
+#ifdef MINIFLOAT_EMULATED
+bool cpu_has_avxvnni() { return cpu_has_avx2(); }
+bool cpu_has_avx512vnni() { return cpu_has_avx2(); }
+#else
 // GCC 12's __builtin_cpu_supports does not know avxvnni: CPUID leaf 7, subleaf 1, EAX bit 4.
 bool cpu_has_avxvnni() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
@@ -22,6 +26,7 @@ bool cpu_has_avx512vnni() {
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");
 }
+#endif
 
 struct Candidate {
   const Kernels* kernels;
