@@ -160,6 +160,23 @@ def test_extreme_scales(isa):
                     check(mf.quantize(w, weight), torch.randn(3, 64) * scale, None, activation)
 
 
+@pytest.mark.parametrize("weight", ["e2m1-row", "e2m2-g16", "e2m3-row", "e1m4-row"])
+def test_scales_that_the_grid_makes_subnormal(isa, weight):
+    """Just above 2**-126: times the format's smallest step they lose bits: not what to multiply first."""
+    w = torch.randn(20, 96, generator=torch.Generator().manual_seed(1))
+    w *= torch.linspace(1, 9, 20)[:, None] * mf.QuantSpec.parse(weight).format.max * 2.0**-126 / w.abs().amax(1, True)
+    x = torch.randn(5, 96, generator=torch.Generator().manual_seed(2)) * 2.0**100
+    for m in (1, 5):
+        check(mf.quantize(w, weight), x[:m], None, "int8-row")
+
+
+def test_the_smallest_power_of_two(isa):
+    """2**-127 is subnormal. Quantizing here makes no such scale, but a file may hold one."""
+    q, x, bias, _ = make("e2m1-g32-e8m0", None, 3, 20, 96, 6)
+    q.scale_data.view(torch.uint8)[::2] = 0
+    check(q, x * 2.0**100, bias * 2.0**-20, "int8-row")
+
+
 def test_nan_activations(isa):
     q, x, bias, _ = make("int4-row", None, 4, 9, 32, 9)
     x[2, 3] = float("nan")
