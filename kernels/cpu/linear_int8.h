@@ -8,28 +8,10 @@
 // activations hold -128, digits are split into nibbles.
 #pragma once
 
-#include "choice.h"
-#include "decode.h"
+#include "tiles_int8.h"
 
 namespace minifloat {
 namespace {
-
-// The sums of a tile: in registers, or in memory where the int16 sums or other panels' sums take the registers.
-template <class Isa, int kCount>
-struct RegisterSums {
-  typename Isa::Ints sums[kCount];
-  explicit RegisterSums(uint8_t*) {}
-  MF_INLINE typename Isa::Ints get(int r) const { return sums[r]; }
-  MF_INLINE void set(int r, typename Isa::Ints v) { sums[r] = v; }
-};
-
-template <class Isa>
-struct MemorySums {
-  uint8_t* at;
-  explicit MemorySums(uint8_t* at) : at(at) {}
-  MF_INLINE typename Isa::Ints get(int r) const { return Isa::load_ints(at + r * kRowBytes); }
-  MF_INLINE void set(int r, typename Isa::Ints v) { Isa::store_ints(at + r * kRowBytes, v); }
-};
 
 // kQuads quads (4: a half block, 8: a block) from half block `half` on, of kPanels panels, for kRows rows of activations. Few
 // rows leave dot products waiting for each other's sums: then a second chain of sums (rows kRows and up) takes every other
@@ -122,28 +104,6 @@ struct TileCall {
   Scratch sums;                 // for MemorySums
 };
 
-// A panel with its scales as floats, times 2**unit where that is exact and no other scale is to be multiplied first.
-template <class Isa>
-struct ScaledPanel : Panel {
-  float* scales_as_floats;  // (groups, 16)
-  float unit;               // what a sum is still to be multiplied by before its scale
-
-  ScaledPanel(const Plan& p, const Layout& l, const uint8_t* weight, int64_t index, float* to)
-      : Panel(p, l, weight, index), scales_as_floats(to) {
-    const float factor = std::ldexp(1.0f, p.unit);
-    bool foldable = p.activation.granularity != kGroup;
-    for (int64_t g = 0; g < l.groups; ++g) {
-      auto scale = load_scales<Isa>(p.weight, scales, g);
-      if (foldable) scale = Isa::mul(scale, Isa::splat(factor));
-      foldable = foldable && Isa::all_normal(scale);
-      Isa::store_floats(to + g * kPanel, scale);
-    }
-    unit = foldable ? 1.0f : factor;
-    if (foldable || p.activation.granularity == kGroup) return;
-    for (int64_t g = 0; g < l.groups; ++g) Isa::store_floats(to + g * kPanel, load_scales<Isa>(p.weight, scales, g));
-  }
-};
-
 // add_span, where the method is guarded: in a marked block every pair of products is widened.
 template <class Isa, Method kMethod, int kPanels, int kRows, int kQuads, int kChains, class Source, class Sums>
 MF_INLINE void add_guarded(const Plan& p, const Panel& panel, const Source* sources, int64_t half, const int8_t* const* x,
@@ -177,12 +137,6 @@ void start_windows(const LinearArgs& a, int64_t m, int32_t* out) {
   }
 }
 
-// Bytes to bring into the cache while a tile is computed, `step` (a multiple of a line) per block of K.
-struct Ahead {
-  const uint8_t* at;
-  int64_t step;
-};
-
 // kRows rows of activations from m on, for kPanels panels that are read side by side.
 template <class Isa, Method kMethod, int kPanels, int kRows, class Source>
 void tile(const TileCall& call, const ScaledPanel<Isa>* panels, const Source* sources, int64_t m, Ahead ahead) {
@@ -193,55 +147,21 @@ void tile(const TileCall& call, const ScaledPanel<Isa>* panels, const Source* so
       kMethod.kind == Method::kOffset && kPanels * kRows > 2 && kMethod.depth >= (kPanels > 1 ? 4 : 8);
   using Sums = std::conditional_t<kInMemory, MemorySums<Isa>, RegisterSums<Isa, kPanels * kRows * kChains>>;
   const int8_t* x[kRows];
-  typename Isa::Floats y[kPanels * kRows];
   MF_UNROLL for (int r = 0; r < kRows; ++r) x[r] = static_cast<const int8_t*>(a.x.digits) + (m + r) * p.k_padded;
-  MF_UNROLL for (int i = 0; i < kPanels * kRows; ++i) y[i] = Isa::splat(0.0f);
-  const int64_t halves = p.fold_padded / 16, a_groups = activation_groups(p);
-  const int64_t w_per_scale = p.weight.granularity == kGroup ? p.weight.group_size / p.fold : p.folds;
-  const int64_t a_per_scale = p.activation.granularity == kGroup ? p.activation.group_size / p.fold : p.folds;
+  TileOutputs<Isa, kPanels, kRows, sums_have_offset(kMethod)> outputs(a, panels, m);
+  const int64_t halves = p.fold_padded / 16;
   const int32_t* starts = call.starts.data() + m * p.folds;
   const int32_t* windows = call.windows.data() + m;
-  bool plain = !p.weight.has_zero_point && p.activation.granularity != kGroup;
-  for (int i = 0; i < kPanels; ++i) plain = plain && panels[i].unit == 1.0f;
-  int64_t w_group = 0, w_left = w_per_scale;
-  // y += the sums of panel i, fold f, which stand at `first` and behind it, times their scales
-  const auto add_fold = [&](int64_t f, auto i, const auto& sums, int first) MF_ALWAYS_INLINE {
-    const auto w_scale = Isa::load_floats(panels[i].scales_as_floats + w_group * kPanel);
-    if (plain) {
-      MF_UNROLL for (int r = 0; r < kRows; ++r)
-        y[i * kRows + r] = Isa::add(y[i * kRows + r], Isa::mul(Isa::to_float(sums.get(first + r)), w_scale));
-      return;
-    }
-    auto correction = Isa::splat_int(0);
-    if (p.weight.has_zero_point) {
-      alignas(64) float zero_points[kPanel];
-      zero_point_values(p, panels[i], w_group, zero_points);
-      const int32_t offset = sums_have_offset(kMethod) ? p.offset : 0;
-      correction = Isa::sub_int(Isa::splat_int(offset), Isa::to_int(Isa::load_floats(zero_points)));
-    }
-    for (int r = 0; r < kRows; ++r) {
-      const auto fix = Isa::mul_int(correction, Isa::splat_int(a.x.sums[(m + r) * p.folds + f]));
-      const auto value = Isa::mul(Isa::to_float(Isa::add_int(sums.get(first + r), fix)), Isa::splat(panels[i].unit));
-      auto scale = w_scale;
-      if (p.activation.granularity == kGroup)
-        scale = Isa::mul(scale, Isa::splat(a.x.scales[(m + r) * a_groups + f / a_per_scale]));
-      y[i * kRows + r] = Isa::add(y[i * kRows + r], Isa::mul(value, scale));
-    }
-  };
-  const auto fetch = [&]() MF_ALWAYS_INLINE {
-    for (int64_t b = 0; b < ahead.step; b += kRowBytes) __builtin_prefetch(ahead.at + b, 0, 2);
-    ahead.at += ahead.step;
-  };
   for (int64_t f = 0; f < p.folds; ++f) {
     if constexpr (is_one_block(kMethod)) {
       for_count<kPanels>([&](auto i) MF_ALWAYS_INLINE {
         RegisterSums<Isa, kRows> sums(nullptr);
         MF_UNROLL for (int r = 0; r < kRows; ++r) sums.set(r, Isa::splat_int(0));
         add_span<Isa, kMethod, 1, kRows, 8, 1>(sources + i, 2 * f, x, windows, a.m, sums);
-        add_fold(f, i, sums, 0);
+        outputs.add_fold(f, i, sums, 0);
       });
       windows += a.m;
-      fetch();
+      ahead.fetch();
     } else {
       Sums sums(call.sums.data);
       MF_UNROLL for (int i = 0; i < kPanels * kRows * kChains; ++i) {
@@ -252,7 +172,7 @@ void tile(const TileCall& call, const ScaledPanel<Isa>* panels, const Source* so
         for (int64_t block = f * halves / 2; block < (f + 1) * halves / 2; ++block) {
           add_guarded<Isa, kMethod, kPanels, kRows, 8, kChains>(p, *panels, sources, 2 * block, x, windows, a.m, sums);
           if constexpr (kMethod.kind == Method::kModular) windows += 8 / kMethod.depth * a.m;
-          fetch();
+          ahead.fetch();
         }
       } else {
         for (int64_t h = f * halves; h < (f + 1) * halves; ++h) {
@@ -261,36 +181,14 @@ void tile(const TileCall& call, const ScaledPanel<Isa>* panels, const Source* so
         }
       }
       MF_UNROLL for (int r = 0; kChains == 2 && r < kRows; ++r) sums.set(r, Isa::add_int(sums.get(r), sums.get(kRows + r)));
-      for_count<kPanels>([&](auto i) MF_ALWAYS_INLINE { add_fold(f, i, sums, i * kRows); });
+      for_count<kPanels>([&](auto i) MF_ALWAYS_INLINE { outputs.add_fold(f, i, sums, i * kRows); });
     }
-    if (--w_left == 0) {
-      ++w_group;
-      w_left = w_per_scale;
-    }
+    outputs.end_fold();
   }
-  MF_UNROLL for (int i = 0; i < kPanels * kRows; ++i) finish<Isa>(a, panels[i / kRows], m + i % kRows, y[i]);
+  outputs.finish_all();
 }
 
-// All rows from m on, in tiles of kRows and what is left in smaller ones: 4 rows as 2 and 2 where 3 and 1 would take a pass more.
-// The first tiles fetch `next`, the panel to come.
-template <class Isa, Method kMethod, int kRows, class Source>
-void tiles(const TileCall& call, const ScaledPanel<Isa>& panel, const Source& source, int64_t m, const uint8_t* next,
-           int64_t next_bytes) {
-  if constexpr (kRows > 0) {
-    const Plan& p = *call.args->plan;
-    const int64_t left = call.args->m - m, blocks = p.k_padded / kBlock;
-    const int64_t count = kRows == 3 && left % 3 == 1 && left >= 4 ? left / 3 - 1 : left / kRows;
-    const int64_t step = count > 0 && blocks > 0 ? ceil_div(ceil_div(next_bytes, count * blocks), kRowBytes) * kRowBytes : 0;
-    for (int64_t i = 0; i < count; ++i, m += kRows) {
-      tile<Isa, kMethod, 1, kRows>(call, &panel, &source, m, {next, next_bytes > 0 ? step : 0});
-      next += step * blocks;
-      next_bytes -= step * blocks;
-    }
-    tiles<Isa, kMethod, kRows == 3 ? 2 : kRows / 2>(call, panel, source, m, next, std::max<int64_t>(next_bytes, 0));
-  }
-}
-
-// The same where tiles decode: the first one fetches kAheadBytes ahead.
+// All rows from m on, in tiles that decode: the first one fetches kAheadBytes ahead.
 template <class Isa, Method kMethod, int kRows, class Source>
 void fused_tiles(const TileCall& call, const ScaledPanel<Isa>& panel, const Source& source, int64_t m, int64_t block_bytes) {
   if constexpr (kRows > 0) {
@@ -360,8 +258,11 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
         Isa::store(decoded.data + (8 * b + q) * kRowBytes, source.template quad<q % 4>(2 * b + q / 4));
       });
     }
-    tiles<Isa, kMethod, rows_per_tile<Isa, kMethod>()>(call, panel, DecodedDigits<Isa>{decoded.data}, 0,
-                                                       panel.codes + l.panel_bytes, i + 1 < end ? l.panel_bytes : 0);
+    const DecodedDigits<Isa> from{decoded.data};
+    for_tiles<rows_per_tile<Isa, kMethod>()>(a.m, 0, l.blocks, panel.codes + l.panel_bytes, i + 1 < end ? l.panel_bytes : 0,
+                                             [&](auto rows, int64_t m, Ahead ahead) {
+                                               tile<Isa, kMethod, 1, rows>(call, &panel, &from, m, ahead);
+                                             });
   }
 }
 
