@@ -111,7 +111,8 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
   if (y.numel() == 0) return y.to(x.scalar_type()).reshape(shape);
   const float* bias_data = bias.has_value() ? bias_floats.const_data_ptr<float>() : nullptr;
   const Kernels& kernels = active_kernels();
-  const Choice choice = choose(p, m, kernels.traits, marked_share(p, weight.const_data_ptr<uint8_t>()));
+  Rare rare{marked_share(p, weight.const_data_ptr<uint8_t>())};
+  Choice choice = choose(p, m, kernels.traits, rare);
   if (choice.decode == Decode::kGemm) {
     linear_by_gemm(p, weight.const_data_ptr<uint8_t>(), rows, y);
     if (bias_data) y.add_(bias_floats);
@@ -141,6 +142,10 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
       kernels.quantize_digits(p, x_data, shared, activations, begin, end);
     });
     if (p.carrier != kFloat) check_finite(p, rows, scales);
+  }
+  if (clamps_activations(p)) {
+    rare.beyond = share_beyond_clamp(p, static_cast<const int8_t*>(activations.digits), m);
+    choice = choose(p, m, kernels.traits, rare);
   }
   const LinearArgs args{&p, choice, weight.const_data_ptr<uint8_t>(), activations, m, bias_data, y.data_ptr<float>()};
   const int64_t pass = rows_per_pass(p);

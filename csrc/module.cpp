@@ -30,7 +30,7 @@ PYBIND11_MODULE(_C, m) {
       [](const std::string& plan, int64_t rows) {
         if (plan.size() != sizeof(minifloat::Plan)) throw std::invalid_argument("choice: these bytes are not a plan");
         const auto& p = *reinterpret_cast<const minifloat::Plan*>(plan.data());
-        const auto choice = minifloat::choose(p, rows, minifloat::active_kernels().traits, 0.0);
+        const auto choice = minifloat::choose(p, rows, minifloat::active_kernels().traits, {});
         return std::pair<std::string, int>(choice.method, int(choice.decode));
       },
       "method and way to decode (0 registers, 1 panel, 2 gemm) for a plan and so many rows");

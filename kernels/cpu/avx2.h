@@ -65,6 +65,12 @@ struct Avx2 {
   static MF_INLINE Bytes either(Bytes a, Bytes b) { return MF_EACH(_mm256_or_si256(a.v[i], b.v[i])); }
   static MF_INLINE Bytes splat_byte(int value) { return MF_EACH(((void)i, _mm256_set1_epi8(char(value)))); }
   static MF_INLINE Bytes add8(Bytes a, Bytes b) { return MF_EACH(_mm256_add_epi8(a.v[i], b.v[i])); }
+  static MF_INLINE Bytes sub8(Bytes a, Bytes b) { return MF_EACH(_mm256_sub_epi8(a.v[i], b.v[i])); }
+  // Half of signed bytes, rounded down: those plus 128 as unsigned ones, without what a 16-bit shift brings along.
+  static MF_INLINE Bytes half8(Bytes a) {
+    const __m256i bias = _mm256_set1_epi8(-128), low = _mm256_set1_epi8(0x7f), half = _mm256_set1_epi8(64);
+    return MF_EACH(_mm256_sub_epi8(_mm256_and_si256(_mm256_srli_epi16(_mm256_xor_si256(a.v[i], bias), 1), low), half));
+  }
   static MF_INLINE Bytes abs8(Bytes a) { return MF_EACH(_mm256_abs_epi8(a.v[i])); }
   static MF_INLINE Bytes sign8(Bytes a, Bytes sign) { return MF_EACH(_mm256_sign_epi8(a.v[i], sign.v[i])); }
   // By the top bit of each byte of `which`.
@@ -84,6 +90,7 @@ struct Avx2 {
     asm("" : "+x"(sum));
     return sum;
   }
+  static MF_INLINE Shorts sub16(Shorts a, Shorts b) { return MF_EACH(_mm256_sub_epi16(a.v[i], b.v[i])); }
   static MF_INLINE Shorts add16(Shorts a, Shorts b) { return MF_EACH(in_order(_mm256_add_epi16(a.v[i], b.v[i]))); }
   static MF_INLINE Ints widen_add(Ints sum, Shorts s, int factor) {
     const __m256i factors = _mm256_set1_epi16(short(factor));

@@ -1,5 +1,6 @@
 #include "choice.h"
 
+#include <algorithm>
 #include <stdexcept>
 
 namespace minifloat {
@@ -12,11 +13,15 @@ struct Forced {
   std::string method, decode;
 } forced;
 
-// More marked blocks than this, and a guarded method is no longer the quicker one.
-constexpr double kMostMarked = 0.125;
+// Where it is said to be, a guarded method takes more in marked blocks. kClamped multiplies marked octets twice, and four k's of
+// 16 outputs once more for an activation that was cut off.
+bool pays(Method method, Rare rare) {
+  if (method.guarded) return rare.marked <= 0.125;
+  return method.kind != Method::kClamped || rare.marked / 4 + 7 * rare.beyond <= 0.2;
+}
 
 // nullptr if every line that is exact is for panels and `where` is not.
-const char* method_name(const Plan& p, const Traits& traits, Decode where, double marked) {
+const char* method_name(const Plan& p, const Traits& traits, Decode where, Rare rare) {
   if (p.carrier != kInt8) return "";
   if (traits.has_dot) return kMethods[0].name;
   const Lookup lookup = lookup_of(p);
@@ -25,7 +30,7 @@ const char* method_name(const Plan& p, const Traits& traits, Decode where, doubl
     if (for_panels_only(line.method, lookup) && where != Decode::kPanel) continue;
     if (line.method.kind == Method::kDot || !line.exact(p) || !line.compiled(p.weight.bits, lookup)) continue;
     if (forced.method == line.name) return line.name;
-    if (!quickest && !(line.method.guarded && marked > kMostMarked)) quickest = line.name;
+    if (!quickest && pays(line.method, rare)) quickest = line.name;
   }
   return quickest;
 }
@@ -58,10 +63,21 @@ Lookup lookup_of(const Plan& p) {
   return codes ? Lookup::kNone : magnitudes ? Lookup::kMagnitudes : Lookup::kTable;
 }
 
-Choice choose(const Plan& p, int64_t m, const Traits& traits, double marked) {
+double share_beyond_clamp(const Plan& p, const int8_t* digits, int64_t m) {
+  constexpr int64_t kRows = 64;  // a sample does
+  const int64_t rows = std::min(m, kRows);
+  int64_t beyond = 0;
+  for (int64_t i = 0; i < rows; ++i) {
+    const int8_t* row = digits + i * m / rows * p.k_padded;
+    for (int64_t k = 0; k < p.k_padded; ++k) beyond += row[k] > kClamp || row[k] < -kClamp;
+  }
+  return double(beyond) / double(std::max<int64_t>(rows * p.k, 1));
+}
+
+Choice choose(const Plan& p, int64_t m, const Traits& traits, Rare rare) {
   Decode where = decode(p, m, traits);
-  const char* method = method_name(p, traits, where, marked);
-  if (!method) method = method_name(p, traits, where = Decode::kPanel, marked);
+  const char* method = method_name(p, traits, where, rare);
+  if (!method) method = method_name(p, traits, where = Decode::kPanel, rare);
   return {method, where};
 }
 

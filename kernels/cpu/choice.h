@@ -9,7 +9,7 @@ namespace minifloat {
 
 // How pairs of 8-bit digits are multiplied and summed (carrier kInt8); see linear_int8.h.
 struct Method {
-  enum Kind { kDot, kOffset, kModular, kSigned, kNibbles } kind;
+  enum Kind { kDot, kOffset, kModular, kSigned, kClamped, kNibbles } kind;
   int depth;             // pairs of products per int16 sum
   bool guarded = false;  // so deep only in blocks that the layout does not mark, see guards_sums
 };
@@ -20,9 +20,10 @@ constexpr bool is_one_block(Method m) { return m.kind == Method::kModular && m.d
 // 16 are the code's low bits and the others a table's, and a sign.
 enum class Lookup { kNone, kTable, kMagnitudes };
 
-// Elsewhere the extra addition of kModular pays for panels only. Nibbles of looked-up digits are a last resort.
+// Elsewhere the extra addition of kModular and kClamped pays for panels only. Nibbles of looked-up digits are a last resort.
 constexpr bool for_panels_only(Method m, Lookup lookup) {
-  return (m.kind == Method::kModular && !is_one_block(m)) || (m.kind == Method::kNibbles && lookup != Lookup::kNone);
+  return (m.kind == Method::kModular && !is_one_block(m)) || m.kind == Method::kClamped ||
+         (m.kind == Method::kNibbles && lookup != Lookup::kNone);
 }
 
 // Few rows: decode in registers, again for every tile of rows. Many: decode a panel of 16 outputs once, into L1 or L2.
@@ -72,6 +73,7 @@ inline constexpr MethodLine kMethods[] = {
      [](int bits, Lookup l) { return l == Lookup::kTable ? bits == 5 : bits == 6; }},
     {"offset1", {Method::kOffset, 1}, [](const Plan& p) { return p.depth >= 1; },
      [](int bits, Lookup l) { return l == Lookup::kMagnitudes || (l == Lookup::kTable ? bits >= 4 && bits <= 7 : bits >= 7); }},
+    {"clamped2", {Method::kClamped, 2}, clamps_activations, [](int bits, Lookup) { return bits >= 7; }},
     {"signed1", {Method::kSigned, 1}, [](const Plan& p) { return p.signed_depth >= 1; },
      [](int bits, Lookup l) { return l == Lookup::kTable ? bits >= 7 : bits == 8; }},
     {"nibbles", {Method::kNibbles, 1}, [](const Plan&) { return true; },
@@ -80,8 +82,13 @@ inline constexpr MethodLine kMethods[] = {
 
 Lookup lookup_of(const Plan& p);
 
-// marked: the share of blocks that the weight's layout marks.
-Choice choose(const Plan& p, int64_t m, const Traits& traits, double marked);
+// What is rare, or a method is not the quickest: a share of blocks that the weight's layout marks, of activations beyond kClamp.
+struct Rare {
+  double marked = 0, beyond = 0;
+};
+double share_beyond_clamp(const Plan& p, const int8_t* digits, int64_t m);
+
+Choice choose(const Plan& p, int64_t m, const Traits& traits, Rare rare);
 
 // For tests and measurements: from now on `method` wherever it is exact and compiled, and `decode` ("registers", "panel",
 // "gemm") wherever it is possible. Empty: as the tables say. Throws std::invalid_argument for other names.

@@ -42,7 +42,8 @@ class Marker {
     }
   }
   void add_output(const std::vector<uint8_t>& stored, uint8_t* marks) {
-    if (guards_sums_) mark_sums(stored, marks);
+    if (clamps_activations(plan_)) mark_octets(stored, marks);
+    else if (guards_sums_) mark_sums(stored, marks);
     else mark_windows(stored, marks);
   }
 
@@ -57,6 +58,24 @@ class Marker {
     }
     for (size_t i = 0; i < sums_.size(); ++i)
       if (sums_[i] * plan_.largest_activation > 32767) marks[i / 2 * kSpan / kBlock] = 1;
+  }
+  // A pair of products with clamped activations plus kClamp, which are 0 .. 2 kClamp, and two pairs with clamped activations.
+  void mark_octets(const std::vector<uint8_t>& stored, uint8_t* marks) {
+    const Operand& o = plan_.weight;
+    sums_.assign(plan_.k_padded, o.grid[o.code_flip]);
+    for (int64_t k = 0; k < plan_.k; ++k) sums_[padded_position(plan_, k)] = o.grid[stored[k] ^ o.code_flip];
+    for (int64_t at = 0; at < plan_.k_padded; at += kOctet) {
+      for (int64_t lane = at; lane < at + 4; lane += 2) {
+        int64_t size = 0, most = 0;
+        for (int64_t k : {lane, lane + 4}) {
+          const int64_t up = std::max<int64_t>(sums_[k], 0) + std::max<int64_t>(sums_[k + 1], 0);
+          const int64_t down = up - sums_[k] - sums_[k + 1];
+          most = std::max({most, up, down});
+          size += up + down;
+        }
+        if (most * 2 * kClamp > 32767 || size * kClamp > 32767) marks[at / kBlock] |= 1 << (at % kBlock / kOctet);
+      }
+    }
   }
   void mark_windows(const std::vector<uint8_t>& stored, uint8_t* marks) const {
     for (int64_t k = 0; k < plan_.k; ++k) {
@@ -108,7 +127,7 @@ Layout layout_of(const Plan& plan) {
   l.scales_at = l.panels * l.panel_bytes;
   l.zero_points_at = l.scales_at + l.panels * l.groups * kPanel * scale_bytes(plan.weight);
   l.marks_at = l.zero_points_at + (plan.weight.has_zero_point ? l.panels * l.groups * kPanel : 0);
-  l.panel_marks = guards_sums(plan) ? l.blocks : std::max(significand_windows(plan) - 1, 0) * l.blocks;
+  l.panel_marks = guards_sums(plan) || clamps_activations(plan) ? l.blocks : std::max(significand_windows(plan) - 1, 0) * l.blocks;
   l.bytes = l.marks_at + (l.panel_marks ? l.panels * l.panel_marks + 8 : 0);
   return l;
 }

@@ -4,11 +4,11 @@
 // The dot product instruction sums four u8 x s8 products in int32. Without it pairs of products are summed in int16, as many
 // as fit by the plan's proof, then widened (vpmaddubsw, vpmaddwd). Sums that start with the correction are those of grid
 // values, which are smaller: twice as many fit, whatever wraps on the way (kModular), and twice as many again where the weights
-// at hand leave room (guarded). Where not even one pair fits, |w| times the activation with w's sign does (vpsignb), and if the
-// activations hold -128, digits are split into nibbles.
+// at hand leave room (guarded). Where not even one pair fits, |w| times the activation with w's sign does (vpsignb), or most
+// activations are small (linear_clamped.h); and if the activations hold -128, digits are split into nibbles.
 #pragma once
 
-#include "tiles_int8.h"
+#include "linear_clamped.h"
 
 namespace minifloat {
 namespace {
@@ -273,10 +273,11 @@ void linear_int8_method(const LinearArgs& a, uint8_t* digits, int64_t begin, int
     constexpr MethodLine line = kMethods[kLine];
     if constexpr (line.compiled(kBits, kLookup) && Isa::kHasDot == (line.method.kind == Method::kDot)) {
       if (std::string_view(a.choice.method) == line.name) {
-        if (line.method.kind == Method::kSigned) {
+        if (line.method.kind == Method::kSigned || line.method.kind == Method::kClamped) {
           for (int code = 0; code < (1 << kBits); ++code) digits[code] = uint8_t(digits[code] + a.plan->offset);
         }
-        return linear_int8_panels<Isa, kBits, kLookup, line.method>(a, digits, begin, end);
+        if constexpr (line.method.kind == Method::kClamped) return linear_clamped<Isa, kBits, kLookup>(a, digits, begin, end);
+        else return linear_int8_panels<Isa, kBits, kLookup, line.method>(a, digits, begin, end);
       }
     }
     linear_int8_method<Isa, kBits, kLookup, kLine + 1>(a, digits, begin, end);

@@ -90,6 +90,10 @@ constexpr int kGuardedDepth = 4;
 inline bool guards_sums(const Plan& p) {
   return p.carrier == kInt8 && p.signed_depth >= kGuardedDepth / 2 && p.signed_depth < kGuardedDepth;
 }
+// kInt8: whether one pair of products fits int16 for certain, but two mostly do where activations are cut off at +-kClamp. Then
+// the layout marks the octets (8 k's of 16 outputs) where they do not.
+constexpr int kClamp = 87, kOctet = 8;
+inline bool clamps_activations(const Plan& p) { return p.carrier == kInt8 && p.signed_depth == 1 && p.fold_padded >= 4 * kBlock; }
 // Position of element k in the padded K of the layout.
 inline int64_t padded_position(const Plan& p, int64_t k) {
   return p.fold ? (k / p.fold) * p.fold_padded + k % p.fold : k;

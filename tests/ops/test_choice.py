@@ -9,7 +9,7 @@ import torch
 import minifloat as mf
 
 METHODS = ("dot", "offset8", "modular8", "offset4", "modular4", "guarded4", "modular2", "signed2", "offset2", "offset1")
-METHODS += ("signed1", "nibbles")
+METHODS += ("clamped2", "signed1", "nibbles")
 WEIGHTS = ("int2", "e2m1", "e3m0", "int5", "e2m2", "int6", "e1m4", "e2m3", "int7", "e1m5", "int8", "e1m6")
 WEIGHTS += ("e3m2", "e4m3fn", "e5m2", "nf4")
 
@@ -18,7 +18,7 @@ def on_intel():
     return "GenuineIntel" in Path("/proc/cpuinfo").read_text()
 
 
-def plan_of(weight, activation, k=64):
+def plan_of(weight, activation, k=128):
     return mf.ops.prepare(mf.quantize(torch.randn(8, k), weight), activation and mf.QuantSpec.parse(activation))[1]
 
 
@@ -41,7 +41,7 @@ def test_every_method_gives_the_same_bits(isa, weight, decode, activation):
 @pytest.mark.parametrize("activation", ["int8-row", "int7-row"])
 def test_the_largest_sums(isa, weight, activation):
     """Every product at its largest, of one sign or of alternating ones: what the proofs of depth speak of."""
-    top = torch.tensor([[1.0, 1], [-1, -1], [1, -1], [-1, 1]]).repeat(8, 32)
+    top = torch.tensor([[1.0, 1], [-1, -1], [1, -1], [-1, 1]]).repeat(8, 64)
     q = mf.quantize(top, f"{weight}-row")
     for x in (top[:4], -top[:4]):
         want = mf.emulator.linear(x, q, None, activation)
@@ -70,6 +70,47 @@ def test_sums_at_the_edge_of_their_guard(isa, sizes, scales):
 
 
 @pytest.mark.parametrize(
+    "octet", [(94, 94, -94, 94), (95, 94, 0, 0), (94, 0, 94, 0), (-100, 88, 94, -94), (-100, 88, 95, -94)]
+)
+@pytest.mark.parametrize("scales", ["row", "g128"])
+@pytest.mark.parametrize("weight", ["int8", "e1m6", "e2m4"])
+def test_octets_at_the_edge_of_what_clamped_activations_leave(isa, weight, octet, scales):
+    """Pairs of one sign of 188 times 174 and four magnitudes of 376 times 87 fit int16; those of 189 and 377 do not.
+
+    The activations that make the largest sums are +-87, of any signs; some are cut off.
+    """
+    generator = torch.Generator().manual_seed(9)
+    largest = 124 if weight == "e2m4" else 127
+    w = torch.randint(-20, 21, (40, 32, 8), generator=generator).float()
+    w[::2, 1::3] = torch.tensor([octet[0], octet[1], 5, -7, octet[2], octet[3], 7, -5], dtype=torch.float32)
+    w[:, 0::16, 7] = largest  # so that scales are 1
+    w = w.reshape(40, 256)
+    q = mf.quantize(w, f"{weight}-{scales}")
+    if weight == "int8":
+        assert torch.equal(q.dequantize(), w)
+    x = torch.stack([torch.ones(256), -torch.ones(256), w[0].sign(), -w[0].sign(), w[2].sign()]) * 87
+    x[:, 3] = torch.tensor([127.0, -127, 127, -127, 127])  # scales are 1
+    cut = torch.where(torch.rand(3, 256, generator=generator) < 0.05, 127.0, 60.0) * x[:3].sign()
+    for rows in (x, cut, torch.cat([x, cut, -x, -cut])):
+        want = mf.emulator.linear(rows, q, None, "int8-row")
+        for method in METHODS if isa == "avx2" else ("",):
+            with mf.ops.forced_choice(method, "panel"):
+                assert torch.equal(mf.linear(rows, q, activation="int8-row"), want), method
+
+
+def test_weights_of_minus_128(isa):
+    w = torch.full((20, 256), -127.8)  # a power of two as scale is 1, and rounds this to -128
+    w[::3, ::5] = 3.0
+    q = mf.quantize(w, "int8-row-e8m0")
+    assert q.dequantize().min() == -128
+    x = torch.randn(7, 256, generator=torch.Generator().manual_seed(10))
+    want = mf.emulator.linear(x, q, None, "int8-row")
+    for method in METHODS if isa == "avx2" else ("",):
+        with mf.ops.forced_choice(method, "panel"):
+            assert torch.equal(mf.linear(x, q, activation="int8-row"), want), method
+
+
+@pytest.mark.parametrize(
     ("weight", "activation", "avx2", "panel"),
     [
         ("int4-row", "int8-row", "offset8", "offset8"),
@@ -79,7 +120,8 @@ def test_sums_at_the_edge_of_their_guard(isa, sizes, scales):
         ("e1m4-row", "int8-row", "signed2", "modular4"),
         ("e2m3-row", "int8-row", "signed2", "guarded4"),
         ("e2m3-row", "mxint8", "offset1", "offset1"),
-        ("int8-row", "int8-row", "signed1", "signed1"),
+        ("int8-row", "int8-row", "signed1", "clamped2"),
+        ("int8-g32", "int8-row", "signed1", "signed1"),  # a fold is too short for a loop for each kind of octet
         ("int8-row", "int7-row", "offset1", "guarded4"),
         ("int8-row", "mxint8", "nibbles", "nibbles"),  # holds -128
         ("e3m2-row", "int8-row", "", ""),  # not the int8 carrier

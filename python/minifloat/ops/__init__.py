@@ -20,7 +20,10 @@ RAW_SCALES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "e8m0fnu": t
 
 
 def choice(plan: torch.Tensor, rows: int) -> tuple[str, str]:
-    """How the CPU multiplies so many rows: (method, where it decodes weights), by the table kernels/cpu/choice.h."""
+    """How the CPU multiplies so many rows: (method, where it decodes weights), by the table kernels/cpu/choice.h.
+
+    A call takes a later line of the table where its weights or activations hold much of what a method takes for rare.
+    """
     method, decode = _C.choice(bytes(plan.numpy()), rows)
     return method, ("registers", "panel", "gemm")[decode]
 
