@@ -69,7 +69,11 @@ double share_beyond_clamp(const Plan& p, const int8_t* digits, int64_t m) {
   int64_t beyond = 0;
   for (int64_t i = 0; i < rows; ++i) {
     const int8_t* row = digits + i * m / rows * p.k_padded;
-    for (int64_t k = 0; k < p.k_padded; ++k) beyond += row[k] > kClamp || row[k] < -kClamp;
+    for (int64_t k = 0; k < p.k_padded; k += kBlock) {
+      uint8_t in_block = 0;  // bytes are counted sixteen at a time
+      for (int j = 0; j < kBlock; ++j) in_block += row[k + j] > kClamp || row[k + j] < -kClamp;
+      beyond += in_block;
+    }
   }
   return double(beyond) / double(std::max<int64_t>(rows * p.k, 1));
 }
