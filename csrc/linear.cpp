@@ -143,7 +143,7 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
     });
     if (p.carrier != kFloat) check_finite(p, rows, scales);
   }
-  if (clamps_activations(p)) {
+  if (choice.clamps) {
     rare.beyond = share_beyond_clamp(p, static_cast<const int8_t*>(activations.digits), m);
     choice = choose(p, m, kernels.traits, rare);
   }

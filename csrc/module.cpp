@@ -27,13 +27,13 @@ PYBIND11_MODULE(_C, m) {
   m.def("supported_isas", &minifloat::supported_isas, "instruction sets this CPU supports, widest last");
   m.def(
       "choice",
-      [](const std::string& plan, int64_t rows) {
+      [](const std::string& plan, int64_t rows, double marked, double beyond) {
         if (plan.size() != sizeof(minifloat::Plan)) throw std::invalid_argument("choice: these bytes are not a plan");
         const auto& p = *reinterpret_cast<const minifloat::Plan*>(plan.data());
-        const auto choice = minifloat::choose(p, rows, minifloat::active_kernels().traits, {});
+        const auto choice = minifloat::choose(p, rows, minifloat::active_kernels().traits, {marked, beyond});
         return std::pair<std::string, int>(choice.method, int(choice.decode));
       },
-      "method and way to decode (0 registers, 1 panel, 2 gemm) for a plan and so many rows");
+      "method and way to decode (0 registers, 1 panel, 2 gemm) for a plan, so many rows and shares that are Rare");
   m.def("force_choice", &minifloat::force_choice, "see kernels/cpu/choice.h");
   m.def("select_isa", &minifloat::select_kernels, "use this instruction set from now on");
 }

@@ -21,16 +21,15 @@ bool pays(Method method, Rare rare) {
 }
 
 // nullptr if every line that is exact is for panels and `where` is not.
-const char* method_name(const Plan& p, const Traits& traits, Decode where, Rare rare) {
-  if (p.carrier != kInt8) return "";
-  if (traits.has_dot) return kMethods[0].name;
+const MethodLine* method_line(const Plan& p, const Traits& traits, Decode where, Rare rare) {
+  if (traits.has_dot) return kMethods;
   const Lookup lookup = lookup_of(p);
-  const char* quickest = nullptr;
+  const MethodLine* quickest = nullptr;
   for (const MethodLine& line : kMethods) {
     if (for_panels_only(line.method, lookup) && where != Decode::kPanel) continue;
     if (line.method.kind == Method::kDot || !line.exact(p) || !line.compiled(p.weight.bits, lookup)) continue;
-    if (forced.method == line.name) return line.name;
-    if (!quickest && pays(line.method, rare)) quickest = line.name;
+    if (forced.method == line.name) return &line;
+    if (!quickest && pays(line.method, rare)) quickest = &line;
   }
   return quickest;
 }
@@ -80,9 +79,10 @@ double share_beyond_clamp(const Plan& p, const int8_t* digits, int64_t m) {
 
 Choice choose(const Plan& p, int64_t m, const Traits& traits, Rare rare) {
   Decode where = decode(p, m, traits);
-  const char* method = method_name(p, traits, where, rare);
-  if (!method) method = method_name(p, traits, where = Decode::kPanel, rare);
-  return {method, where};
+  if (p.carrier != kInt8) return {"", where};
+  const MethodLine* line = method_line(p, traits, where, rare);
+  if (!line) line = method_line(p, traits, where = Decode::kPanel, rare);
+  return {line->name, where, line->method.kind == Method::kClamped};
 }
 
 void force_choice(const std::string& method, const std::string& decode) {

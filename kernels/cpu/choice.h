@@ -42,6 +42,7 @@ struct Traits {
 struct Choice {
   const char* method;  // name of a line of kMethods, "" for other carriers than kInt8
   Decode decode;
+  bool clamps = false;  // it depends on Rare::beyond: choose again where that was not counted
 };
 
 struct MethodLine {

@@ -62,14 +62,14 @@ class Marker {
   // A pair of products with clamped activations plus kClamp, which are 0 .. 2 kClamp, and two pairs with clamped activations.
   void mark_octets(const std::vector<uint8_t>& stored, uint8_t* marks) {
     const Operand& o = plan_.weight;
-    sums_.assign(plan_.k_padded, o.grid[o.code_flip]);
-    for (int64_t k = 0; k < plan_.k; ++k) sums_[padded_position(plan_, k)] = o.grid[stored[k] ^ o.code_flip];
+    grid_.assign(plan_.k_padded, o.grid[o.code_flip]);
+    for (int64_t k = 0; k < plan_.k; ++k) grid_[padded_position(plan_, k)] = o.grid[stored[k] ^ o.code_flip];
     for (int64_t at = 0; at < plan_.k_padded; at += kOctet) {
       for (int64_t lane = at; lane < at + 4; lane += 2) {
         int64_t size = 0, most = 0;
         for (int64_t k : {lane, lane + 4}) {
-          const int64_t up = std::max<int64_t>(sums_[k], 0) + std::max<int64_t>(sums_[k + 1], 0);
-          const int64_t down = up - sums_[k] - sums_[k + 1];
+          const int64_t up = std::max<int64_t>(grid_[k], 0) + std::max<int64_t>(grid_[k + 1], 0);
+          const int64_t down = up - grid_[k] - grid_[k + 1];
           most = std::max({most, up, down});
           size += up + down;
         }
@@ -89,7 +89,7 @@ class Marker {
   bool guards_sums_;
   int64_t size_[256];
   int window_[256] = {};  // of exponents, by code
-  std::vector<int64_t> sums_;
+  std::vector<int64_t> sums_, grid_;
 };
 
 // The scales (item bytes each) of one output: canonical (n, groups) or a single one for the tensor.
@@ -127,7 +127,8 @@ Layout layout_of(const Plan& plan) {
   l.scales_at = l.panels * l.panel_bytes;
   l.zero_points_at = l.scales_at + l.panels * l.groups * kPanel * scale_bytes(plan.weight);
   l.marks_at = l.zero_points_at + (plan.weight.has_zero_point ? l.panels * l.groups * kPanel : 0);
-  l.panel_marks = guards_sums(plan) || clamps_activations(plan) ? l.blocks : std::max(significand_windows(plan) - 1, 0) * l.blocks;
+  const bool marks_blocks = guards_sums(plan) || clamps_activations(plan);
+  l.panel_marks = marks_blocks ? l.blocks : std::max(significand_windows(plan) - 1, 0) * l.blocks;
   l.bytes = l.marks_at + (l.panel_marks ? l.panels * l.panel_marks + 8 : 0);
   return l;
 }

@@ -144,6 +144,30 @@ def test_the_table_on_avx2(weight, activation, avx2, panel):
         mf.ops.select_isa(before)
 
 
+@pytest.mark.parametrize(
+    ("weight", "marked", "beyond", "method"),
+    [
+        ("int8-row", 0.025, 0.011, "clamped2"),  # normally distributed, K = 4096
+        ("int8-row", 0.0, 0.028, "clamped2"),
+        ("int8-row", 0.0, 0.029, "signed1"),
+        ("int8-row", 0.79, 0.0, "clamped2"),
+        ("int8-row", 0.81, 0.0, "signed1"),
+        ("int8-row", 0.4, 0.015, "signed1"),
+        ("e2m3-row", 0.12, 1.0, "guarded4"),
+        ("e2m3-row", 0.13, 0.0, "modular2"),
+    ],
+)
+def test_what_is_not_rare(weight, marked, beyond, method):
+    if "avx2" not in mf.ops.supported_isas():
+        pytest.skip("this CPU has no AVX2")
+    before = mf.ops.isa()
+    mf.ops.select_isa("avx2")
+    try:
+        assert mf.ops.choice(plan_of(weight, "int8-row"), 64, marked, beyond) == (method, "panel")
+    finally:
+        mf.ops.select_isa(before)
+
+
 def test_the_float_contract(isa):
     plan = plan_of("nf4-g32", None)
     assert mf.ops.choice(plan, 32)[1] == ("gemm" if isa == "scalar" or on_intel() else "panel")
