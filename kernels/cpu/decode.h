@@ -24,6 +24,13 @@ template <class Isa, int kBits, int kQuad>
 MF_INLINE typename Isa::Bytes stored_codes(const uint8_t* block, int half) {
   static_assert(kBits >= 1 && kBits <= 8 && kQuad >= 0 && kQuad < 4);
   if constexpr (kBits == 8) return Isa::load(block + (4 * half + kQuad) * kRowBytes);
+  if constexpr (kBits == 3) {
+    if (half && kQuad >= 2) {
+      const auto low = Isa::template field<6, 0, 2>(Isa::load(block + (kQuad - 2) % 2 * kRowBytes));
+      return Isa::either(low, Isa::template field<kQuad + 4, 2, 1>(Isa::load(block + 2 * kRowBytes)));
+    }
+    return Isa::template field<kQuad % 2 * 3, 0, 3>(Isa::load(block + (2 * half + kQuad / 2) * kRowBytes));
+  }
   constexpr bool k4 = kBits & 4, k2 = kBits & 2, k1 = kBits & 1;
   constexpr int at2 = k4 ? 4 * kRowBytes : 0, at1 = at2 + (k2 ? 2 * kRowBytes : 0);
   constexpr int bit2 = k4 ? 4 : 0, bit1 = bit2 + (k2 ? 2 : 0);

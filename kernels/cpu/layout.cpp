@@ -13,12 +13,18 @@ constexpr int kPlanes[] = {8, 4, 2, 1};
 
 bool has_plane(int bits, int plane) { return plane == 8 ? bits == 8 : bits < 8 && (bits & plane); }
 
-// Calls visit(byte offset in the block, bit in the byte, bit in the code, plane width) for each plane of (output, k).
+// Calls visit(byte offset in the block, bit in the byte, bit in the code, bits) for each piece of the code of (output, k).
 template <class Visit>
-void for_planes(int bits, int output, int k, Visit visit) {
+void for_pieces(int bits, int output, int k, Visit visit) {
   int64_t base = 0;
   int code_bit = 0;
   const int quad = k / 4;
+  if (bits == 3) {
+    const int64_t lane = output * 4 + k % 4;
+    if (quad < 6) return visit(quad / 2 * kRowBytes + lane, quad % 2 * 3, 0, 3);
+    visit((quad - 6) * kRowBytes + lane, 6, 0, 2);
+    return visit(2 * kRowBytes + lane, quad, 2, 1);
+  }
   for (int plane : kPlanes) {
     if (!has_plane(bits, plane)) continue;
     const int quads_per_row = 8 / plane;
@@ -154,7 +160,7 @@ void pack_panels(const Plan& plan, const Canonical& from, uint8_t* layout, int64
         const int64_t at = padded_position(plan, k);
         const unsigned stored = codes[k] ^= plan.weight.code_flip;
         uint8_t* block = panel + at / kBlock * bits * kRowBytes;
-        for_planes(bits, o, at % kBlock, [&](int64_t byte, int bit, int code_bit, int width) {
+        for_pieces(bits, o, at % kBlock, [&](int64_t byte, int bit, int code_bit, int width) {
           block[byte] |= ((stored >> code_bit) & ((1u << width) - 1)) << bit;
         });
       }
@@ -191,7 +197,7 @@ void panel_codes(const Plan& plan, const uint8_t* layout, int64_t panel, uint8_t
       const int64_t at = padded_position(plan, k);
       const uint8_t* block = layout + panel * l.panel_bytes + at / kBlock * bits * kRowBytes;
       unsigned stored = 0;
-      for_planes(bits, o, at % kBlock, [&](int64_t byte, int bit, int code_bit, int width) {
+      for_pieces(bits, o, at % kBlock, [&](int64_t byte, int bit, int code_bit, int width) {
         stored |= ((unsigned(block[byte]) >> bit) & ((1u << width) - 1)) << code_bit;
       });
       codes[o * plan.k + k] = stored ^ plan.weight.code_flip;

@@ -1,10 +1,13 @@
 // The weight layout that every CPU kernel streams.
 //
-// 16 outputs form a panel. A panel is a sequence of blocks of 32 k's; a block stores each code's bits in planes of 8, 4, 2
-// or 1 bits (3 bits: planes 2 + 1; 5: 4 + 1; 6: 4 + 2; 7: 4 + 2 + 1), widest plane first, low bits of the code in the widest.
-// A plane is rows of 64 bytes: 32-bit lane o belongs to output o, byte j of the lane to k = 4 q + j. A byte of a plane of w
-// bits holds 8 / w quads: row r, bits f * w .. f * w + w - 1 are quad q = r * 8 / w + f.
-// A block of b-bit codes thus takes 64 b bytes, and one load, shift and mask yields 4 k's of 16 outputs.
+// 16 outputs form a panel. A panel is a sequence of blocks of 32 k's; a block is rows of 64 bytes: 32-bit lane o belongs to
+// output o, byte j of the lane to k = 4 q + j of quad q, 0 .. 7. One load, shift and mask thus yields bits of 4 k's of 16 outputs.
+// Codes' bits are stored in planes of 8, 4, 2 or 1 bits (5 bits: planes 4 + 1; 6: 4 + 2; 7: 4 + 2 + 1), widest plane first, low
+// bits of the code in the widest. A byte of a plane of w bits holds 8 / w quads: row r, bits f * w .. f * w + w - 1 are quad
+// q = r * 8 / w + f.
+// 3-bit codes are not split where they need not be: row r holds quads 2 r and 2 r + 1 in bits 0 .. 5. Bits 6 and 7 of rows 0 and 1
+// are the low bits of quads 6 and 7, bits 6 and 7 of row 2 their top bits.
+// A block of b-bit codes takes 64 b bytes.
 //
 // Section order: panels of codes; then scales [panel][group][16] as stored; then zero point codes [panel][group][16]; then marks.
 // Missing outputs and k's hold code 0 (before the flip); activations are zero there.
