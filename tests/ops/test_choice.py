@@ -110,6 +110,21 @@ def test_weights_of_minus_128(isa):
             assert torch.equal(mf.linear(x, q, activation="int8-row"), want), method
 
 
+@pytest.mark.parametrize("k", [129, 134, 143, 161])
+@pytest.mark.parametrize("weight", ["int8-row", "int7-row", "e1m6-row", "int3-row"])
+def test_the_last_input_beside_missing_ones(isa, weight, k):
+    """Missing inputs have the code 0, -128 in int8: an int16 sum must have room for it and the smallest weight."""
+    generator = torch.Generator().manual_seed(11)
+    w, x = torch.randn(20, k, generator=generator), torch.randn(7, k, generator=generator)
+    w[:, -1] = -w.abs().amax(1)
+    x[:4, -1] = x[:4].abs().amax(1) * torch.tensor([0.69, 0.67, -0.69, 1])
+    q = mf.quantize(w, weight)
+    want = mf.emulator.linear(x, q, None, "int8-row")
+    for method in METHODS if isa == "avx2" else ("",):
+        with mf.ops.forced_choice(method, "panel"):
+            assert torch.equal(mf.linear(x, q, activation="int8-row"), want), method
+
+
 @pytest.mark.parametrize(
     ("weight", "activation", "avx2", "panel"),
     [
