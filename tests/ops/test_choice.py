@@ -22,6 +22,23 @@ def plan_of(weight, activation, k=128):
     return mf.ops.prepare(mf.quantize(torch.randn(8, k), weight), activation and mf.QuantSpec.parse(activation))[1]
 
 
+def assert_every_method_is_exact(isa, x, q, activation):
+    want = mf.emulator.linear(x, q, None, activation)
+    for method in METHODS if isa == "avx2" else ("",):
+        with mf.ops.forced_choice(method, "panel"):
+            assert torch.equal(mf.linear(x, q, activation=activation), want), method
+
+
+@pytest.fixture
+def on_avx2():
+    if "avx2" not in mf.ops.supported_isas():
+        pytest.skip("this CPU has no AVX2")
+    before = mf.ops.isa()
+    mf.ops.select_isa("avx2")
+    yield
+    mf.ops.select_isa(before)
+
+
 @pytest.mark.parametrize("weight", WEIGHTS)
 @pytest.mark.parametrize("decode", ["registers", "panel"])
 @pytest.mark.parametrize("activation", ["int8-row", "int7-row", "mxint8"])
@@ -44,10 +61,7 @@ def test_the_largest_sums(isa, weight, activation):
     top = torch.tensor([[1.0, 1], [-1, -1], [1, -1], [-1, 1]]).repeat(8, 64)
     q = mf.quantize(top, f"{weight}-row")
     for x in (top[:4], -top[:4]):
-        want = mf.emulator.linear(x, q, None, activation)
-        for method in METHODS if isa == "avx2" else ("",):
-            with mf.ops.forced_choice(method, "panel"):
-                assert torch.equal(mf.linear(x, q, activation=activation), want), method
+        assert_every_method_is_exact(isa, x, q, activation)
 
 
 @pytest.mark.parametrize("sizes", [(60, 60, 60, 60, 18, 0, 0, 0), (60, 60, 60, 60, 15, 4, 0, 0)])
@@ -63,10 +77,7 @@ def test_sums_at_the_edge_of_their_guard(isa, sizes, scales):
     q = mf.quantize(w, f"e2m3-{scales}")
     assert torch.equal(q.dequantize(), w)
     x = torch.stack([signs, -signs, signs.roll(1), torch.randn(128, generator=generator)])
-    want = mf.emulator.linear(x, q, None, "int8-row")
-    for method in METHODS if isa == "avx2" else ("",):
-        with mf.ops.forced_choice(method, "panel"):
-            assert torch.equal(mf.linear(x, q, activation="int8-row"), want), method
+    assert_every_method_is_exact(isa, x, q, "int8-row")
 
 
 @pytest.mark.parametrize(
@@ -92,10 +103,7 @@ def test_octets_at_the_edge_of_what_clamped_activations_leave(isa, weight, octet
     x[:, 3] = torch.tensor([127.0, -127, 127, -127, 127])  # scales are 1
     cut = torch.where(torch.rand(3, 256, generator=generator) < 0.05, 127.0, 60.0) * x[:3].sign()
     for rows in (x, cut, torch.cat([x, cut, -x, -cut])):
-        want = mf.emulator.linear(rows, q, None, "int8-row")
-        for method in METHODS if isa == "avx2" else ("",):
-            with mf.ops.forced_choice(method, "panel"):
-                assert torch.equal(mf.linear(rows, q, activation="int8-row"), want), method
+        assert_every_method_is_exact(isa, rows, q, "int8-row")
 
 
 def test_weights_of_minus_128(isa):
@@ -104,10 +112,7 @@ def test_weights_of_minus_128(isa):
     q = mf.quantize(w, "int8-row-e8m0")
     assert q.dequantize().min() == -128
     x = torch.randn(7, 256, generator=torch.Generator().manual_seed(10))
-    want = mf.emulator.linear(x, q, None, "int8-row")
-    for method in METHODS if isa == "avx2" else ("",):
-        with mf.ops.forced_choice(method, "panel"):
-            assert torch.equal(mf.linear(x, q, activation="int8-row"), want), method
+    assert_every_method_is_exact(isa, x, q, "int8-row")
 
 
 @pytest.mark.parametrize("k", [129, 134, 143, 161])
@@ -119,10 +124,7 @@ def test_the_last_input_beside_missing_ones(isa, weight, k):
     w[:, -1] = -w.abs().amax(1)
     x[:4, -1] = x[:4].abs().amax(1) * torch.tensor([0.69, 0.67, -0.69, 1])
     q = mf.quantize(w, weight)
-    want = mf.emulator.linear(x, q, None, "int8-row")
-    for method in METHODS if isa == "avx2" else ("",):
-        with mf.ops.forced_choice(method, "panel"):
-            assert torch.equal(mf.linear(x, q, activation="int8-row"), want), method
+    assert_every_method_is_exact(isa, x, q, "int8-row")
 
 
 @pytest.mark.parametrize(
@@ -142,21 +144,14 @@ def test_the_last_input_beside_missing_ones(isa, weight, k):
         ("e3m2-row", "int8-row", "", ""),  # not the int8 carrier
     ],
 )
-def test_the_table_on_avx2(weight, activation, avx2, panel):
-    if "avx2" not in mf.ops.supported_isas():
-        pytest.skip("this CPU has no AVX2")
-    before = mf.ops.isa()
-    mf.ops.select_isa("avx2")
-    try:
-        plan = plan_of(weight, activation)
-        assert mf.ops.choice(plan, 1) == (avx2, "registers")
-        assert mf.ops.choice(plan, 64) == (panel, "panel")
-        with mf.ops.forced_choice("", "registers"):
-            assert mf.ops.choice(plan, 64) == (avx2, "registers")
-        with mf.ops.forced_choice("offset8"):  # exact for int4 only: elsewhere the table decides
-            assert mf.ops.choice(plan, 1)[0] == avx2
-    finally:
-        mf.ops.select_isa(before)
+def test_the_table_on_avx2(on_avx2, weight, activation, avx2, panel):
+    plan = plan_of(weight, activation)
+    assert mf.ops.choice(plan, 1) == (avx2, "registers")
+    assert mf.ops.choice(plan, 64) == (panel, "panel")
+    with mf.ops.forced_choice("", "registers"):
+        assert mf.ops.choice(plan, 64) == (avx2, "registers")
+    with mf.ops.forced_choice("offset8"):  # exact for int4 only: elsewhere the table decides
+        assert mf.ops.choice(plan, 1)[0] == avx2
 
 
 @pytest.mark.parametrize(
@@ -172,15 +167,8 @@ def test_the_table_on_avx2(weight, activation, avx2, panel):
         ("e2m3-row", 0.13, 0.0, "modular2"),
     ],
 )
-def test_what_is_not_rare(weight, marked, beyond, method):
-    if "avx2" not in mf.ops.supported_isas():
-        pytest.skip("this CPU has no AVX2")
-    before = mf.ops.isa()
-    mf.ops.select_isa("avx2")
-    try:
-        assert mf.ops.choice(plan_of(weight, "int8-row"), 64, marked, beyond) == (method, "panel")
-    finally:
-        mf.ops.select_isa(before)
+def test_what_is_not_rare(on_avx2, weight, marked, beyond, method):
+    assert mf.ops.choice(plan_of(weight, "int8-row"), 64, marked, beyond) == (method, "panel")
 
 
 def test_the_float_contract(isa):
