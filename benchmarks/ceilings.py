@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 
 from .environment import ROOT, cpu_flags
 
 SOURCE = ROOT / "benchmarks" / "ceilings.cpp"
-PROGRAM = ROOT / "build" / "ceilings"
+
+
+def compiled(source: Path, *options: str) -> Path:
+    """What g++ makes of a file of this folder, with these options: in build/, made again when the source is newer."""
+    made = ROOT / "build" / source.stem
+    if not made.exists() or made.stat().st_mtime < source.stat().st_mtime:
+        made.parent.mkdir(exist_ok=True)
+        subprocess.run(["g++", "-std=c++20", "-O2", *options, str(source), "-o", str(made)], check=True)
+    return made
 
 
 def measure_ceilings(threads: int, *only: str) -> dict[str, float]:
@@ -17,11 +26,9 @@ def measure_ceilings(threads: int, *only: str) -> dict[str, float]:
     Args:
         only: "dram" leaves the instructions out.
     """
-    if not PROGRAM.exists() or PROGRAM.stat().st_mtime < SOURCE.stat().st_mtime:
-        PROGRAM.parent.mkdir(exist_ok=True)
-        subprocess.run(["g++", "-std=c++20", "-O2", "-pthread", str(SOURCE), "-o", str(PROGRAM)], check=True)
+    program = compiled(SOURCE, "-pthread")
     extra = ["avx_vnni"] if "avx_vnni" in cpu_flags() else []
-    ran = subprocess.run([str(PROGRAM), str(threads), *extra, *only], check=True, capture_output=True, text=True)
+    ran = subprocess.run([str(program), str(threads), *extra, *only], check=True, capture_output=True, text=True)
     return json.loads(ran.stdout)
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from . import results_file
-from .results_file import OURS
+from .results_file import OURS, READING
 
 BASELINE = "torch float32"
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -16,12 +16,16 @@ def is_ours(name: str) -> bool:
     return name.startswith(OURS)
 
 
+def is_peer(name: str) -> bool:
+    return not name.startswith((OURS, READING))
+
+
 def best_peer(cell: dict, widths: range, statistic: str = "best_us") -> tuple[str, float] | None:
     """The fastest contender that is not ours and whose weights have one of these widths: name and us."""
     peers = {
         name: stats[statistic]
         for name, stats in cell["contenders"].items()
-        if not is_ours(name) and stats["width"] in widths
+        if is_peer(name) and stats["width"] in widths
     }
     return min(peers.items(), key=lambda item: item[1]) if peers else None
 
@@ -95,6 +99,8 @@ def markdown(results: dict, statistic: str = "best_us") -> str:
         lines += ["", f"### N = {n}, K = {k}, {threads} thread{'s' * (threads > 1)}", ""]
         lines += [f"Ratio to torch float32 ({word} of the rounds): ours / best peer of that width / limit.", ""]
         lines += ratio_table(cells, statistic)
+        for cell in cells:
+            lines += reading_table(cell)
         lines += ["", "Best peer of each width:", "", *best_table(cells, statistic)]
         lines += ["", "Every peer:", "", *peer_table(cells, statistic)]
     if results["skipped"]:
@@ -141,6 +147,34 @@ def ratio_entry(row: dict) -> str:
     return " / ".join([ours, f"{peer:.1f}" if peer else "none", f"{row['limit']:.1f}" if row["limit"] else "?"])
 
 
+def reading_table(cell: dict) -> list[str]:
+    """How long the packed weights take to read, beside the layers that read them; nothing where not measured."""
+    by_width = {int(name.split()[1]): stats for name, stats in cell["contenders"].items() if name.startswith(READING)}
+    lines = []
+    for name, ours in cell["contenders"].items():
+        if not is_ours(name) or ours["width"] not in by_width:
+            continue
+        reading, base = by_width[ours["width"]], cell["contenders"][BASELINE]
+        entries = [name.removeprefix(OURS)]
+        for statistic in ("best_us", "median_us"):
+            read_us = reading[statistic] * ours["bits"] / reading["bits"]
+            shares = f"{read_us / ours[statistic]:.0%}", f"{base[statistic] / read_us:.1f}"
+            entries += [f"{read_us:.0f}", f"{ours[statistic]:.0f}", *shares]
+        lines.append("| " + " | ".join(entries) + " |")
+    if not lines:
+        return []
+    head = [f"{what}, {word}" for word in ("best", "median") for what in ("read us", "ours us", "share", "x float32")]
+    return [
+        "",
+        f"M = {cell['m']}: the time in which the threads read the packed weights and do nothing else, the layer's, "
+        "the first as a share of the second, and the ratio to torch float32 of a layer that would only read.",
+        "",
+        "| weights | " + " | ".join(head) + " |",
+        "|---" * (len(head) + 1) + "|",
+        *lines,
+    ]
+
+
 def best_table(cells: list[dict], statistic: str) -> list[str]:
     """Which peer is the fastest of each width."""
     lines = ["| bits | " + " | ".join(f"M={cell['m']}" for cell in cells) + " |", "|---" * (len(cells) + 1) + "|"]
@@ -157,7 +191,7 @@ def best_table(cells: list[dict], statistic: str) -> list[str]:
 
 
 def peer_table(cells: list[dict], statistic: str) -> list[str]:
-    names = list(dict.fromkeys(name for cell in cells for name in cell["contenders"] if not is_ours(name)))
+    names = list(dict.fromkeys(name for cell in cells for name in cell["contenders"] if is_peer(name)))
     lines = ["| peer | " + " | ".join(f"M={cell['m']}" for cell in cells) + " |", "|---" * (len(cells) + 1) + "|"]
     for name in names:
         ratios = []

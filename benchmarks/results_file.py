@@ -16,6 +16,7 @@ from .ceilings import limit_us
 TIMES = ("best_us", "p10_us", "median_us", "p90_us", "samples")
 FIXED = ("library", "width", "arithmetic")
 OURS = "ours "
+READING = "reading "
 
 
 def set_limits(cell: dict, ceilings: dict[str, float], machine: dict) -> None:

@@ -91,7 +91,9 @@ class Run:
         with torch.inference_mode():
             for contender in team:
                 try:
-                    errors[contender.name] = relative_error(contender.output(x), reference)
+                    errors[contender.name] = (
+                        relative_error(contender.output(x), reference) if contender.computes else 0.0
+                    )
                     works[contender.name] = contender.work(x)
                 except (teams.Skipped, RuntimeError) as reason:
                     self._skip(contender.name, str(reason).splitlines()[0], f" at M={m}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..cases import Options
-from . import bits_and_bytes, ggml, onnx_runtime, ours, torch_peers
+from . import bits_and_bytes, ggml, onnx_runtime, ours, reading, torch_peers
 from .base import Contender, Skipped
 
 __all__ = ["BASELINE", "Contender", "Skipped", "all_peers", "everyone", "ours"]
@@ -13,8 +13,9 @@ BASELINE = "torch float32"
 
 
 def everyone(options: Options) -> list[Contender]:
-    """The peers and the formats of ours that the options choose."""
-    return [*all_peers(options.peers), *ours.contenders(options.chosen_formats)]
+    """The peers, the formats of ours that the options choose, and what only reads weights of their widths."""
+    formats = options.chosen_formats
+    return [*all_peers(options.peers), *ours.contenders(formats), *reading.contenders(formats)]
 
 
 def all_peers(wanted: list[str] | None) -> list[Contender]:

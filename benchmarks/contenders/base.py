@@ -24,6 +24,7 @@ class Contender(ABC):
         width: nominal bits of a weight, without scales: contenders of one width are compared.
         arithmetic: 'int8', 'float32' or 'other': which instruction ceiling applies.
         weight_bytes: of one copy as the kernel reads it, scales included; known after build.
+        computes: whether there is an output to check.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Contender(ABC):
     arithmetic: str = "int8"
     library: str = ""
     weight_bytes: int = 0
+    computes: bool = True
 
     @abstractmethod
     def build(self, w: torch.Tensor, target_bytes: int, threads: int) -> None:

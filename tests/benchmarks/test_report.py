@@ -98,6 +98,17 @@ def test_markdown_names_machine_ratios_limits_and_skips():
     assert "- not installed at 64x128: five, six" in text
 
 
+def test_layers_stand_beside_the_reading_of_their_weights():
+    read = results()
+    read["cells"][0]["contenders"]["reading 4 bits"] = contender(85.0, 0) | {"bits": 8.5}
+    text = markdown(read)
+    # int4-row has half the bits of what was read: 42.5 us of 200, 63.75 of the median's 300
+    assert "| int4-row | 42 | 200 | 21% | 47.1 | 64 | 300 | 21% | 47.1 |" in text
+    assert "| int3-row | 1" not in text and "| reading 4 bits |" not in text
+    assert "do nothing else" not in markdown(results())
+    assert best_peer(read["cells"][0], range(9)) == ("eight", 250.0)
+
+
 def test_a_format_that_is_behind_is_not_bold():
     slow = cell()
     slow["contenders"]["ours int4-row"]["best_us"] = 800.0
