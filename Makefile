@@ -38,9 +38,9 @@ else ifeq ($(wildcard python/minifloat/_C.*),)
 .PHONY: $(BUILT)
 endif
 
-# `gpu` is first of all for a machine that has one: PYTHON=/path/to/a/python whose torch has CUDA.
+# `gpu` is first of all for a machine that has one: PYTHON=/path/to/a/python whose torch has CUDA or ROCm.
 .PHONY: gpu
-gpu: $(INSTALLED) ## on a machine with a GPU: build with CUDA, test, measure; ARGS="--keep-going --full" after failures too, and every format
+gpu: $(INSTALLED) ## on a machine with a GPU: build, test, measure the CUDA and Triton kernels; ARGS="--keep-going --full" after failures too, and every format
 	$(PY) -m benchmarks.gpu.run $(ARGS)
 
 .PHONY: help test test-emulated demo bench bench-peers build lint format clean

@@ -1,1 +1,1 @@
-"""`make gpu`: build, test and measure the CUDA kernels on the GPU of this machine."""
+"""`make gpu`: build, test and measure the CUDA and Triton kernels on the GPU of this machine."""

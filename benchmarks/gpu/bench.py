@@ -10,23 +10,25 @@ import tempfile
 import time
 from datetime import date
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 import minifloat as mf
+from minifloat.ops import cuda
 
 from . import report
-from .cases import OURS, OURS_FULL
-from .contenders import PEERS, Ours
+from .cases import OURS, OURS_FULL, TRITON
+from .contenders import PEERS, Ours, Triton
 from .groups import failed_routes
 from .measure import cases, isolated, measured, read_records, say
 from .packages import PACKAGES, contenders_of, not_installed
 from .timing import copied_bytes_per_us
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
-GROUPS = ("ours", "torch", *PACKAGES)
-SHARES = {"ours": 0.6, "torch": 0.5}  # of the time that is left; the packages take what they need
+GROUPS = ("ours", "torch", "triton", *PACKAGES)
+SHARES = {"ours": 0.5, "torch": 0.4, "triton": 0.6}  # of the time that is left; the packages take what they need
 MOST_SECONDS = 150  # for one package
 COMMAND = [sys.executable, "-m", "benchmarks.gpu.bench"]
 
@@ -36,7 +38,19 @@ def contenders(group: str, full: bool, failed: frozenset[str] = frozenset()) -> 
     if group == "ours":
         formats = OURS + (OURS_FULL if full else ())
         return {f"ours {name}": (Ours(w, *how, failed), mf.QuantSpec.parse(w).format.bits) for name, w, *how in formats}
+    if group == "triton":
+        names = {f"ours triton {w}{f' x {a}' if a else ''}": (w, a) for w, a in TRITON}
+        return {name: (Triton(w, a), mf.QuantSpec.parse(w).format.bits) for name, (w, a) in names.items()}
     return PEERS if group == "torch" else contenders_of(group, full)
+
+
+def not_here(group: str) -> str | None:
+    """Why nothing of this group can be measured, or None."""
+    if group == "ours" and not cuda.state().startswith("available"):
+        return f"the CUDA backend is {cuda.state()}"
+    if group == "triton" and find_spec("triton") is None:
+        return "Triton is not installed"
+    return not_installed(group) if group in PACKAGES else None
 
 
 def measure_group(group: str, full: bool, failed: frozenset[str], file: Path) -> None:
@@ -54,7 +68,7 @@ def measure(full: bool, seconds: float, tests: Path | None, write) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for group in GROUPS:
             found = contenders(group, full)
-            why = not_installed(group) if group in PACKAGES else None
+            why = not_here(group)
             if why:
                 print(f"{group}: {why}", flush=True)
                 finished += [case | {"missing": why} for case in cases(found)]
@@ -89,7 +103,7 @@ def main() -> None:
         "gpu": gpu,
         "date": date.today().isoformat(),
         "torch": torch.__version__,
-        "cuda": torch.version.cuda,
+        "cuda": torch.version.cuda or f"none, ROCm {torch.version.hip}",
         "copied_bytes_per_us": copied_bytes_per_us(),
         "method": "median of 20 replays of a CUDA graph; each call in it has a weight of its own, 4 times L2 in all",
         "records": [],

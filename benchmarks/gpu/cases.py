@@ -45,3 +45,18 @@ OURS_FULL = (
     ("ternary-g128 x int2-row, bits", "ternary-g128", "int2-row", "bits"),
     ("ternary-g128 x int2-row, usual", "ternary-g128", "int2-row", "usual"),
 )
+
+# (weight, activation) for the Triton backend. Its kernels are compiled at their first call, seconds for each.
+TRITON = (
+    ("e2m1-row", None),
+    ("int4-g128", None),
+    ("mxfp4", None),
+    ("int8-row", None),
+    ("e2m3-row", None),
+    ("int3-g128", None),
+    ("int2-g128", None),
+    ("e2m1-row", "int8-row"),
+    ("int4-g128", "int8-row"),
+    ("mxfp4", "int8-row"),
+    ("int8-row", "int8-row"),
+)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import torch
 
 import minifloat as mf
-from minifloat.ops import cuda
+from minifloat.ops import cuda, triton
 from minifloat.ops.records import plan_record
 
 from .measure import NotHere
@@ -36,7 +38,7 @@ class Ours:
                 t if t is None or t.shape[0] == 1 else t.repeat(-(-shape[0] // OUTPUTS), 1)[: shape[0]] for t in parts
             ]
             plan = plan_record(q.spec, self.activation, shape, 1.0 if q.tensor_scale is None else float(q.tensor_scale))
-            layouts = [torch.ops.minifloat.pack_weight(*repeat, plan)]
+            layouts = [self._pack(*repeat, plan)]
         layouts = layouts + [layouts[0].clone() for _ in range(copies - len(layouts))]
         self._made[shape] = q, plan, layouts
         return q, plan, layouts
@@ -44,26 +46,31 @@ class Ours:
     def _input(self, x: torch.Tensor) -> torch.Tensor:
         return x.to(torch.float8_e4m3fn) if self.float8 else x
 
-    def _route(self, x: torch.Tensor, plan: torch.Tensor) -> str:
+    def _pack(self, packed, scales, zero_points, plan):
+        return torch.ops.minifloat.pack_weight(packed, scales, zero_points, plan)
+
+    def _linear(self, x: torch.Tensor, layout: torch.Tensor, plan: torch.Tensor, n: int) -> torch.Tensor:
         with cuda.preferred(self.kernels):
-            return cuda.route(plan, x.shape[0], self._input(x).dtype)
+            return torch.ops.minifloat.linear.default(x, layout, plan, None, n)
+
+    def _facts(self, x: torch.Tensor, layout: torch.Tensor, plan: torch.Tensor, n: int) -> dict[str, str]:
+        """Which kernels multiply x."""
+        with cuda.preferred(self.kernels):
+            return {"route": cuda.route(plan, x.shape[0], x.dtype)}
 
     def __call__(self, x: torch.Tensor, w: torch.Tensor, copies: int):
         _, plan, layouts = self._prepared(w, copies)
-        route = self._route(x, plan).replace(" ", ".")
-        if route in self.failed:
-            raise NotHere(f"the tests of {route} failed")
-        inputs, n, linear = self._input(x), w.shape[0], torch.ops.minifloat.linear.default
-
-        def call(layout):
-            with cuda.preferred(self.kernels):
-                return linear(inputs, layout, plan, None, n)
-
-        return [lambda layout=layout: call(layout) for layout in layouts[:copies]]
+        inputs, n = self._input(x), w.shape[0]
+        if self.failed:
+            route = self._facts(inputs, layouts[0], plan, n)["route"].replace(" ", ".")
+            if route in self.failed:
+                raise NotHere(f"the tests of {route} failed")
+        return [lambda layout=layout: self._linear(inputs, layout, plan, n) for layout in layouts[:copies]]
 
     def check(self, x: torch.Tensor, w: torch.Tensor, y: torch.Tensor) -> dict:
-        """{"route", "error": of some rows, over the largest result}. Raises ArithmeticError if y is wrong."""
-        q, plan, _ = self._prepared(w, 1)
+        """Facts and {"error": of some rows, over the largest result}. Raises ArithmeticError if y is wrong."""
+        q, plan, layouts = self._prepared(w, 1)
+        facts = self._facts(self._input(x), layouts[0], plan, w.shape[0])
         rows = torch.cat([self._input(x)[:16], self._input(x)[-1:]]).float().cpu()
         if self.activation:
             rows = mf.quantize(rows, self.activation).dequantize()
@@ -71,8 +78,45 @@ class Ours:
         got = torch.cat([y[:16], y[-1:]])[:, :OUTPUTS].cpu().double()
         error = float((got - want).abs().max() / want.abs().max())
         if not error <= LARGEST_ERROR:  # NaN too
-            raise ArithmeticError(f"{self._route(x, plan)}: wrong by {error:.2g} of the largest result")
-        return {"route": self._route(x, plan), "error": error}
+            raise ArithmeticError(f"{' '.join(facts.values())}: wrong by {error:.2g} of the largest result")
+        return facts | {"error": error}
+
+
+class Triton(Ours):
+    """The same on the Triton backend, with the config that it chooses by itself."""
+
+    def __init__(self, weight: str, activation: str | None):
+        super().__init__(weight, activation)
+
+    def _pack(self, packed, scales, zero_points, plan):
+        return triton.pack_weight(packed, scales, zero_points, plan)
+
+    def _linear(self, x, layout, plan, n):
+        return torch.ops.minifloat.triton_linear.default(x, layout, plan, None, n)
+
+    def _facts(self, x, layout, plan, n):
+        with chosen() as seen:
+            self._linear(x, layout, plan, n)
+        return seen
+
+
+@contextmanager
+def chosen():
+    """{"kernel", "config"} of the Triton kernel that multiplies, filled by the calls inside."""
+    from minifloat.kernels.triton import configs
+
+    choose, seen = configs.choose, {}
+
+    def spy(problem, *rest):
+        config = choose(problem, *rest)
+        seen.update(kernel=getattr(problem, "kernel", problem), config=str(config))
+        return config
+
+    configs.choose = spy
+    try:
+        yield seen
+    finally:
+        configs.choose = choose
 
 
 def cublas(dtype: torch.dtype):

@@ -8,14 +8,25 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from .process import run
 
 # Warnings are no errors there: torch, numpy and pytest are not the versions that this repository pins.
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider"]
-TESTS = "tests/cuda/gpu"
-GROUP_SECONDS = 60
+SHARED = 12  # tests of one process, where they come in no groups of their own
+
+
+@dataclass(frozen=True)
+class Suite:
+    paths: tuple[str, ...]
+    seconds: int  # at most for one group
+
+
+TRITON = tuple(f"tests/triton_backend/test_{name}.py" for name in ("linear", "qlinear", "storage"))
+# Triton compiles a kernel at its first call, for seconds, and a test calls several.
+SUITES = {"cuda": Suite(("tests/cuda/gpu",), 60), "triton": Suite(TRITON, 240)}
 
 
 def group_of(test: str) -> str:
@@ -23,16 +34,30 @@ def group_of(test: str) -> str:
     return (re.search(r"::test_route\[([^-\]]+)", test) or re.search(r"(\w+)\.py::", test))[1]
 
 
-def collect() -> dict[str, list[str]]:
-    """{group: its tests}, the routes first. Raises RuntimeError with pytest's words if they cannot be collected."""
-    code, output = run([*PYTEST, "--collect-only", TESTS], 60)
-    tests = [line for line in output.splitlines() if line.startswith(TESTS) and "::" in line]
+def collect(backend: str) -> dict[str, list[str]]:
+    """{group: its tests}, in the order in which they are to run.
+
+    CUDA: the routes first. Triton: a file's tests are dealt out, so that each group is a sample of them, and the first
+    groups of all files come first.
+    Raises:
+        RuntimeError: they cannot be collected, with pytest's words.
+    """
+    paths = SUITES[backend].paths
+    code, output = run([*PYTEST, "--collect-only", *paths], 60)
+    tests = [line for line in output.splitlines() if line.startswith(paths) and "::" in line]
     if code or not tests:
-        raise RuntimeError(f"pytest could not collect {TESTS} ({code}):\n{output[-2000:]}")
+        raise RuntimeError(f"pytest could not collect {' '.join(paths)} ({code}):\n{output[-2000:]}")
     groups: dict[str, list[str]] = {}
     for test in sorted(tests, key=lambda test: "::test_route[" not in test):
         groups.setdefault(group_of(test), []).append(test)
-    return groups
+    return groups if backend == "cuda" else dealt_out(groups)
+
+
+def dealt_out(groups: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Each group in as many as there must be for SHARED tests at most in one: name.1, name.2, ..."""
+    parts = {name: -(-len(tests) // SHARED) for name, tests in groups.items()}
+    turns = sorted((i, name) for name, count in parts.items() for i in range(count))
+    return {f"{name}.{i + 1}": groups[name][i :: parts[name]] for i, name in turns}
 
 
 def test_group(tests: list[str], seconds: float) -> dict:
@@ -52,8 +77,13 @@ def test_group(tests: list[str], seconds: float) -> dict:
     }
 
 
-def run_groups(groups: dict[str, list[str]], seconds: float, jobs: int, file: Path) -> dict[str, dict]:
-    """All groups' results, so many at a time; `file` is written anew after each, for the case that this is stopped."""
+def run_groups(
+    groups: dict[str, list[str]], seconds: float, jobs: int, file: Path, group_seconds: float
+) -> dict[str, dict]:
+    """All groups' results, so many at a time; `file` is written anew after each, for the case that this is stopped.
+
+    A group that is stopped before its own group_seconds, because `seconds` are over, counts as not run.
+    """
     end, lock, results = time.monotonic() + seconds, threading.Lock(), {}
 
     def one(group):
@@ -67,7 +97,9 @@ def run_groups(groups: dict[str, list[str]], seconds: float, jobs: int, file: Pa
                 "log": "",
             }
         else:
-            result = test_group(groups[group], min(GROUP_SECONDS, left))
+            result = test_group(groups[group], min(group_seconds, left))
+            if left < group_seconds and result["status"].startswith("stopped"):
+                result |= {"status": "not run", "counts": f"{result['status']}, when no time was left"}
         with lock:
             results[group] = result
             file.write_text(json.dumps(results, indent=1) + "\n")

@@ -1,7 +1,8 @@
-"""One command for a machine with a GPU: builds the extension, tests it there, then measures it beside its peers.
+"""One command for a machine with a GPU: builds the extension, tests both backends, measures them beside their peers.
 
 Stops with a message and a non-zero exit status at the first stage that fails, and where there is no GPU. --keep-going
-goes on to measure the routes whose tests passed. Every stage has a limit of time, and all of them one together.
+goes on to measure the routes whose tests passed. Every stage has a limit of time, and all of them one together. Where
+the CUDA kernels cannot be built (no nvcc, or torch is for ROCm) their stages are skipped, and Triton's are run.
 """
 
 from __future__ import annotations
@@ -20,31 +21,66 @@ from pathlib import Path
 from . import groups
 from .process import ROOT, environment, run
 
-STAGES = {"build": 270, "test": 150, "bench": 240, "sanitizer": 90}  # seconds at most, in the order in which they run
+# Seconds at most, in the order in which they run. cuda and triton are the tests of these backends.
+STAGES = {"build": 270, "cuda": 150, "triton": 150, "tune": 60, "bench": 240, "sanitizer": 90}
 BUDGET = 480
 SANITIZERS = ("memcheck", "racecheck")
+
+
+class Skipped(Exception):
+    """A stage has nothing to do here; the message says why."""
 
 
 def gpu_problem() -> str | None:
     """Why nothing can run here, or None."""
     import setuptools
     import torch
-    from torch.utils.cpp_extension import CUDA_HOME
 
-    if not torch.version.cuda:
+    if not (torch.version.cuda or torch.version.hip):
         return f"torch {torch.__version__} was built without CUDA: run with PYTHON=/path/to/a/python whose torch has it"
     if not torch.cuda.is_available():
         return "torch sees no GPU"
-    capability = torch.cuda.get_device_capability()
-    if capability < (8, 0):
-        return f"{torch.cuda.get_device_name()} has compute capability {capability}; the kernels need (8, 0)"
-    if not CUDA_HOME or not (Path(CUDA_HOME) / "bin" / "nvcc").exists():
-        return "no nvcc: the kernels cannot be built"
     if not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists():
         return "no Python.h: the extension cannot be built"
     if int(setuptools.__version__.split(".")[0]) < 77:
         return f"setuptools {setuptools.__version__} cannot read pyproject.toml's license; 77 can"
     return None
+
+
+def cuda_problem() -> str | None:
+    """Why the CUDA kernels cannot be built for this GPU, or None. Triton's need neither nvcc nor CUDA."""
+    import torch
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    if not torch.version.cuda:
+        return f"torch {torch.__version__} is for ROCm"
+    capability = torch.cuda.get_device_capability()
+    if capability < (8, 0):
+        return f"{torch.cuda.get_device_name()} has compute capability {capability}; they need (8, 0)"
+    if not CUDA_HOME or not (Path(CUDA_HOME) / "bin" / "nvcc").exists():
+        return "no nvcc"
+    return None
+
+
+def cuda_state() -> str:
+    """Of the extension as it is built now: ops.cuda.state()."""
+    code, output = run([sys.executable, "-c", "from minifloat.ops import cuda; print(cuda.state())"], 60)
+    return output.strip().splitlines()[-1] if code == 0 else f"not to be loaded: {output[-1000:]}"
+
+
+def without_cuda() -> str | None:
+    """What is wrong with the CUDA kernels that should be there, or None. Raises Skipped where they cannot be."""
+    state = cuda_state()
+    if state.startswith("available"):
+        return None
+    if problem := cuda_problem():
+        raise Skipped(f"no CUDA kernels: {problem}")
+    return f"the CUDA backend is {state}"
+
+
+def without_triton() -> None:
+    if importlib.util.find_spec("triton") is None:
+        raise Skipped("Triton is not installed: pip install triton")
 
 
 def architecture() -> str:
@@ -74,11 +110,15 @@ class Stages:
         return max(1.0, min(STAGES[name], self.budget - (time.monotonic() - self.start)))
 
     def run(self, name: str, stage) -> bool:
-        """stage(seconds) returns what went wrong, or None."""
-        seconds, start = self.limit(name), time.monotonic()
+        """stage(seconds) returns what went wrong, or None, or raises Skipped."""
+        seconds, start, problem = self.limit(name), time.monotonic(), None
         print(f"== {name}: at most {seconds:.0f} s", flush=True)
-        problem = stage(seconds)
-        self.ends[name] = f"{'ok' if problem is None else f'FAILED ({problem})'}, {time.monotonic() - start:.0f} s"
+        try:
+            problem = stage(seconds)
+            end = "ok" if problem is None else f"FAILED ({problem})"
+        except Skipped as why:
+            end = f"skipped ({why})"
+        self.ends[name] = f"{end}, {time.monotonic() - start:.0f} s"
         print(f"== {name}: {self.ends[name]}", flush=True)
         return problem is None
 
@@ -90,7 +130,12 @@ def build(seconds: float) -> str | None:
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     # What the compiler is spared, the next plain build makes up for.
     (ROOT / "build" / "built").unlink(missing_ok=True)
-    less = {"MINIFLOAT_CUDA_ARCHITECTURES": architecture(), "MINIFLOAT_CPU": "scalar"}
+    less = {"MINIFLOAT_CPU": "scalar"}
+    if problem := cuda_problem():
+        print(f"== build: without the CUDA kernels: {problem}", flush=True)
+        less["MINIFLOAT_CUDA"] = "0"
+    else:
+        less["MINIFLOAT_CUDA_ARCHITECTURES"] = architecture()
     code, output = run(command, seconds, MAX_JOBS=jobs, **less)
     if code == 0:
         return None
@@ -99,32 +144,48 @@ def build(seconds: float) -> str | None:
     return f"exit status {code}" if isinstance(code, int) else code
 
 
-def test(seconds: float, file: Path, results: dict) -> str | None:
+def test(seconds: float, backend: str, file: Path, results: dict) -> str | None:
+    end, cores = time.monotonic() + seconds, os.cpu_count() or 2
     if importlib.util.find_spec("pytest") is None:
-        print("== test: SKIPPED, pytest is not installed; the benchmark still checks what it measures", flush=True)
-        return None
+        raise Skipped("pytest is not installed; the benchmark still checks what it measures")
+    problem = without_cuda() if backend == "cuda" else without_triton()
+    if problem:
+        return problem
     try:
-        found = groups.collect()
+        found = groups.collect(backend)
     except RuntimeError as error:
         return str(error)
-    jobs = max(2, min(8, (os.cpu_count() or 2) // 2))
-    results |= groups.run_groups(found, seconds - 5, jobs, file)
+    jobs = max(2, min(8, cores // 2)) if backend == "cuda" else max(2, min(16, cores))  # compiling takes cores
+    results |= groups.run_groups(found, end - time.monotonic() - 5, jobs, file, groups.SUITES[backend].seconds)
     print(groups.summary(results), flush=True)
     bad = groups.not_passed(results)
     return f"{len(bad)} of {len(results)} groups" if bad else None
+
+
+def tune(seconds: float) -> str | None:
+    """Each problem's best tile shapes are saved, and said, before the next is begun."""
+    without_triton()
+    command = [sys.executable, "-m", "benchmarks.gpu.tuning", "--seconds", str(int(seconds - 10))]
+    code, _ = run(command, seconds, show=True)
+    return None if code == 0 else f"exit status {code}" if isinstance(code, int) else code
 
 
 def sanitize(seconds: float, results: dict) -> str | None:
     """The first failing test of groups that did more than return wrong numbers, or else small cases of every kernel."""
     from torch.utils.cpp_extension import CUDA_HOME
 
+    if problem := without_cuda():
+        return problem
     folders = [environment()["PATH"], f"{CUDA_HOME}/bin", "/usr/local/cuda/bin"]
     tool, end, bad = shutil.which("compute-sanitizer", path=os.pathsep.join(folders)), time.monotonic() + seconds, []
     if tool is None or importlib.util.find_spec("pytest") is None:
-        print("== sanitizer: skipped, compute-sanitizer or pytest is not installed", flush=True)
-        return None
+        raise Skipped("compute-sanitizer or pytest is not installed")
     broken = [r["failures"][0] for r in results.values() if r["failures"] and "CUDA error" in " ".join(r["failures"])]
-    tests = [re.match(r"\w+ (\S+)", line)[1] for line in broken[:3]] or [groups.TESTS, "-k", "sanitized"]
+    tests = [re.match(r"\w+ (\S+)", line)[1] for line in broken[:3]] or [
+        *groups.SUITES["cuda"].paths,
+        "-k",
+        "sanitized",
+    ]
     for check in SANITIZERS:
         # PyTorch's allocator would hide accesses beyond a tensor inside its own larger blocks.
         command = [tool, f"--tool={check}", "--error-exitcode=1", *groups.PYTEST, "-x", *tests]
@@ -160,10 +221,13 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     out = arguments.out.resolve()
     results, file = {}, out / f"{stem()}-tests.json"
+    triton_file = out / f"{stem()}-triton-tests.json"
     stages = Stages(arguments.budget)
     actions = {
         "build": build,
-        "test": lambda seconds: test(seconds, file, results),
+        "cuda": lambda seconds: test(seconds, "cuda", file, results),
+        "triton": lambda seconds: test(seconds, "triton", triton_file, {}),
+        "tune": tune,
         "bench": lambda seconds: bench(seconds, out, arguments.full, file if results else None),
         "sanitizer": lambda seconds: sanitize(seconds, results),
     }

@@ -1,16 +1,21 @@
 """`make gpu` without a GPU: what a failing, crashing or hanging group of tests costs the others; limits of time."""
 
+import importlib.util
 import json
+import re
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import torch
+
+from minifloat.ops import cuda
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 try:
-    from benchmarks.gpu import groups, process, run
+    from benchmarks.gpu import groups, process, run, tuning
 finally:
     sys.path.remove(str(ROOT))
 
@@ -41,17 +46,35 @@ def test_a_group_is_a_route_or_a_file():
     file = "tests/cuda/gpu/test_routes.py::test_route"
     assert groups.group_of(f"{file}[narrow.bfloat16-e2m1-row-bfloat16-1x17x256]") == "narrow.bfloat16"
     assert groups.group_of("tests/cuda/gpu/test_op.py::test_graph_capture[int4-g128-None]") == "test_op"
-    found = groups.collect()
+    found = groups.collect("cuda")
     assert {"narrow.int8", "warpgroup.float8", "tables.float32"} <= set(found) and list(found)[-1] == "test_op"
     assert all(test.startswith("tests/cuda/gpu/") for tests in found.values() for test in tests)
 
 
-def test_groups_do_not_hide_each_other(monkeypatch, tmp_path, capsys):
+def test_every_test_of_triton_is_in_one_group(monkeypatch):
+    """Collected as for the interpreter: without a GPU there would be nothing."""
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("Triton is not installed: pip install triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    found = groups.collect("triton")
+    assert list(found)[:2] == ["test_linear.1", "test_storage.1"] and max(map(len, found.values())) <= groups.SHARED
+    tests = [test for tests in found.values() for test in tests]
+    assert len(tests) == len(set(tests)) > 150
+    names = [{re.search(r"::(\w+)", test)[1] for test in tests} for tests in found.values()]
+    assert all(len(found) > 3 for found in names), "every group is a sample"
+
+
+def test_what_cannot_be_collected_is_said(monkeypatch):
+    monkeypatch.setitem(groups.SUITES, "triton", groups.Suite(("tests/triton_backend/device.py",), 1))
+    with pytest.raises(RuntimeError, match="pytest could not collect tests/triton_backend/device.py"):
+        groups.collect("triton")
+
+
+def test_groups_do_not_hide_each_other(tmp_path, capsys):
     file = tmp_path / "test_made_up.py"
     file.write_text(TESTS)
-    monkeypatch.setattr(groups, "GROUP_SECONDS", 8)
     found = {name: [f"{file}::test_{name}"] for name in ("crash", "good", "bad", "hang", "away")}
-    results = groups.run_groups(found, 60, 2, tmp_path / "results.json")
+    results = groups.run_groups(found, 60, 2, tmp_path / "results.json", 8)
     assert {name: result["status"] for name, result in results.items()} == {
         "good": "passed",
         "bad": "failed",
@@ -68,18 +91,31 @@ def test_groups_do_not_hide_each_other(monkeypatch, tmp_path, capsys):
 
 
 def test_groups_without_time_left_are_said(tmp_path):
-    results = groups.run_groups({"late": ["no such test"]}, 1, 1, tmp_path / "results.json")
+    results = groups.run_groups({"late": ["no such test"]}, 1, 1, tmp_path / "results.json", 60)
     assert results["late"]["status"] == "not run" and groups.not_passed(results) == ["late"]
     assert not groups.failed_routes(results)
+    file = tmp_path / "test_made_up.py"
+    file.write_text(TESTS)
+    results = groups.run_groups({"hang": [f"{file}::test_hang"]}, 6, 1, tmp_path / "results.json", 60)
+    assert results["hang"]["status"] == "not run", "the stage ended, not the group's own time"
+    assert results["hang"]["counts"] == "stopped after 6 s, when no time was left"
 
 
 def test_stages_share_the_budget(monkeypatch, capsys):
     stages = run.Stages(100)
     monkeypatch.setattr(stages, "start", time.monotonic() - 70)
     assert run.STAGES["build"] > 100 and 25 < stages.limit("build") <= 30
-    assert stages.run("test", lambda seconds: None) and not stages.run("bench", lambda seconds: "no figures")
-    assert stages.ends["test"].startswith("ok, ") and stages.ends["bench"].startswith("FAILED (no figures), ")
+    assert stages.run("cuda", lambda seconds: None) and not stages.run("bench", lambda seconds: "no figures")
+    assert stages.ends["cuda"].startswith("ok, ") and stages.ends["bench"].startswith("FAILED (no figures), ")
     assert run.Stages(-5).limit("build") == 1
+
+
+def test_a_skipped_stage_is_no_failure(capsys):
+    def stage(seconds):
+        raise run.Skipped("nothing to do")
+
+    stages = run.Stages(100)
+    assert stages.run("cuda", stage) and stages.ends["cuda"].startswith("skipped (nothing to do), ")
 
 
 def test_nothing_is_left_running(tmp_path):
@@ -93,19 +129,103 @@ def test_nothing_is_left_running(tmp_path):
     assert not left.exists()
 
 
-@pytest.mark.parametrize("version", ["65.5.0", "76.1"])
-def test_setuptools_that_is_too_old_is_said(monkeypatch, version):
-    import setuptools
-    import torch
-
+@pytest.fixture
+def gpu(monkeypatch):
+    """A stand-in for a GPU of sm_90 where torch has CUDA and there is no nvcc."""
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Made Up")
     monkeypatch.setattr("torch.utils.cpp_extension.CUDA_HOME", "/nowhere")
-    assert run.gpu_problem() == "no nvcc: the kernels cannot be built"
-    assert run.architecture() == "sm_90a"
+
+
+@pytest.mark.parametrize("version", ["65.5.0", "76.1"])
+def test_what_a_build_lacks_is_said(monkeypatch, gpu, version):
+    import setuptools
+
+    assert run.gpu_problem() is None, "Triton needs no nvcc"
+    assert run.cuda_problem() == "no nvcc" and run.architecture() == "sm_90a"
     monkeypatch.setattr(Path, "exists", lambda self: self.name != "Python.h")
+    assert run.cuda_problem() is None
     assert run.gpu_problem() == "no Python.h: the extension cannot be built"
     monkeypatch.setattr(Path, "exists", lambda self: True)
     monkeypatch.setattr(setuptools, "__version__", version)
     assert run.gpu_problem() == f"setuptools {version} cannot read pyproject.toml's license; 77 can"
+
+
+def test_torch_for_rocm_and_old_gpus_have_triton(monkeypatch, gpu):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    assert run.gpu_problem() is None
+    assert run.cuda_problem() == "Made Up has compute capability (7, 5); they need (8, 0)"
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert run.gpu_problem() == (
+        f"torch {torch.__version__} was built without CUDA: run with PYTHON=/path/to/a/python whose torch has it"
+    )
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert run.gpu_problem() is None and run.cuda_problem() == f"torch {torch.__version__} is for ROCm"
+
+
+def test_cuda_stages_are_skipped_where_the_kernels_cannot_be(monkeypatch, gpu, tmp_path):
+    """Where they could be built and are not there, that is a failure."""
+    monkeypatch.setattr(run, "cuda_state", lambda: "not built (no CUDA compiler)")
+    for stage in (lambda: run.test(60, "cuda", tmp_path / "results.json", {}), lambda: run.sanitize(60, {})):
+        with pytest.raises(run.Skipped, match="no CUDA kernels: no nvcc"):
+            stage()
+    monkeypatch.setattr(run, "cuda_problem", lambda: None)
+    assert run.sanitize(60, {}) == "the CUDA backend is not built (no CUDA compiler)"
+    assert run.test(60, "cuda", tmp_path / "results.json", {}) == "the CUDA backend is not built (no CUDA compiler)"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "triton" else name)
+    for stage in (lambda: run.test(60, "triton", tmp_path / "results.json", {}), lambda: run.tune(60)):
+        with pytest.raises(run.Skipped, match="Triton is not installed: pip install triton"):
+            stage()
+
+
+@pytest.mark.parametrize(
+    ("problem", "more"),
+    [("no nvcc", {"MINIFLOAT_CUDA": "0"}), (None, {"MINIFLOAT_CUDA_ARCHITECTURES": "sm_90a"})],
+)
+def test_a_build_without_nvcc_leaves_the_cuda_kernels_out(monkeypatch, gpu, tmp_path, capsys, problem, more):
+    seen = []
+    monkeypatch.setattr(run, "cuda_problem", lambda: problem)
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    monkeypatch.setattr(run, "run", lambda command, seconds, **more: seen.append(more) or (0, ""))
+    assert run.build(60) is None
+    seen[0].pop("MAX_JOBS")
+    assert seen == [{"MINIFLOAT_CPU": "scalar"} | more]
+    assert ("without the CUDA kernels: no nvcc" in capsys.readouterr().out) == bool(problem)
+
+
+def test_state_of_the_extension_that_is_built():
+    assert run.cuda_state() == cuda.state()
+
+
+def test_tuning_saves_each_problem_beside_the_others(monkeypatch, tmp_path, capsys):
+    """A stand-in for tune.py, which writes the entries of one problem alone and takes 10 s of a made-up clock."""
+    path, calls = tmp_path / "made-up.json", []
+    monkeypatch.setattr(tuning.time, "monotonic", lambda: 10.0 * len(calls))
+
+    def entry(n, k, m, bits):
+        return {"problem": ["gemm_float", bits, m, n, k], "config": {"split": 4}, "time_us": 1.0}
+
+    def tune_one(*problem):
+        calls.append(problem)
+        path.write_text(json.dumps({"gpu": "Made Up", "entries": [entry(*problem)]}))
+
+    first, second, third, fourth, *_ = tuning.problems()
+    path.write_text(json.dumps({"gpu": "Made Up", "entries": [entry(*second)]}))
+    tuning.tune_until(35, path, tune_one)
+    assert calls == [first, third, fourth], "what is there is not measured again, and a fourth would end at 40"
+    saved = json.loads(path.read_text())
+    assert saved["gpu"] == "Made Up" and saved["entries"] == [entry(*p) for p in (second, *calls)]
+    assert f"saved: 3 new ones of 4 entries in {path}" in capsys.readouterr().out
+
+
+def test_tuning_calls_tune_as_it_wants_to_be_called(monkeypatch):
+    """It reads its arguments before it looks for a GPU."""
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("Triton is not installed: pip install triton")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here: it would be used")
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    with pytest.raises(SystemExit, match="tune: this needs a GPU"):
+        tuning.tune_one(4096, 4096, 1, 4)

@@ -4,8 +4,10 @@ Stand-ins take the packages' place where it matters that they are called as thei
 """
 
 import json
+import subprocess
 import sys
 from contextlib import nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -18,8 +20,8 @@ from minifloat.ops import cuda
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 try:
-    from benchmarks.gpu import bench, measure, packages, report
-    from benchmarks.gpu.cases import BATCHES, OURS, OURS_FULL, SHAPES
+    from benchmarks.gpu import bench, measure, packages, process, report
+    from benchmarks.gpu.cases import BATCHES, OURS, OURS_FULL, SHAPES, TRITON
     from benchmarks.gpu.contenders import Ours
 finally:
     sys.path.remove(str(ROOT))
@@ -51,6 +53,64 @@ def test_our_own_cases_are_ones_that_can_be_made():
         assert callable(Ours(weight, activation, kernels)) and mf.QuantSpec.parse(weight)
         source = (ROOT / "kernels/cuda/job.cpp").read_text()
         assert not kernels or f'name == "{kernels}"' in source, "no kernels of that name to prefer"
+
+
+def test_tritons_cases_are_of_every_kind():
+    made = bench.contenders("triton", False)
+    assert len(made) == len(TRITON) >= 10 and all(name.startswith("ours triton ") for name in made)
+    specs = [mf.QuantSpec.parse(weight) for weight, _ in TRITON]
+    assert {bits for _, bits in made.values()} == {spec.format.bits for spec in specs} == {2, 3, 4, 6, 8}
+    assert {spec.group_size for spec in specs} == {None, 32, 128}
+    assert len({activation for _, activation in TRITON}) == 2
+
+
+TRITON_SCRIPT = """
+import json, torch
+from benchmarks.gpu.contenders import Triton
+from benchmarks.gpu.measure import attempt
+x, w = torch.randn(3, 256).half(), torch.randn(300, 256).half()
+results = []
+for weight, activation in (("int4-g128", None), ("int4-g128", "int8-row"), ("mxfp4", None)):
+    contender = Triton(weight, activation)
+    calls = contender(x, w, 2)
+    ys = [call() for call in calls]
+    assert len(calls) == 2 and torch.equal(*ys) and torch.equal(ys[0][:, :44], ys[0][:, 256:]), "outputs repeated"
+    layouts = contender._prepared(w, 2)[2]
+    assert layouts[0].data_ptr() != layouts[1].data_ptr(), "a weight of its own"
+    results.append(attempt(contender, x[:1] if weight == "mxfp4" else x, w, 2, len))
+ys[0][1, 5] += 10
+try:
+    contender.check(x, w, ys[0])
+except ArithmeticError as error:
+    results.append(str(error))
+print(json.dumps(results))
+"""
+
+
+def test_triton_is_measured_on_its_own_kernels():
+    """Interpreted, which is to be said before Triton is imported."""
+    if find_spec("triton") is None:
+        pytest.skip("Triton is not installed: pip install triton")
+    environment = process.environment(TRITON_INTERPRET="1")
+    command = [sys.executable, "-c", TRITON_SCRIPT]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *results, wrong = json.loads(done.stdout)
+    assert [r["kernel"] for r in results] == ["gemm_float", "gemm_exact", "gemv_float"]
+    for result in results:
+        assert result["config"].startswith("n") and " warps" in result["config"]
+        assert result["time_us"] == 2 and 0 < result["error"] < 1e-2 and "route" not in result
+    assert wrong.startswith("gemm_float n") and ": wrong by " in wrong
+
+
+def test_a_backend_that_is_not_there_is_not_measured(monkeypatch):
+    monkeypatch.setattr(cuda, "state", lambda: "not built (no CUDA compiler)")
+    monkeypatch.setattr(bench, "find_spec", lambda name: None)
+    assert bench.not_here("ours") == "the CUDA backend is not built (no CUDA compiler)"
+    assert bench.not_here("triton") == "Triton is not installed" and bench.not_here("torch") is None
+    monkeypatch.setattr(cuda, "state", lambda: "available (Made Up, sm_90)")
+    monkeypatch.setattr(bench, "find_spec", lambda name: name)
+    assert bench.not_here("ours") is None and bench.not_here("triton") is None
 
 
 def test_what_is_not_installed_is_said(monkeypatch, tmp_path, capsys):
