@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import sys
 import time
@@ -102,20 +103,89 @@ def test_groups_without_time_left_are_said(tmp_path):
 
 
 def test_stages_share_the_budget(monkeypatch, capsys):
-    stages = run.Stages(100)
-    monkeypatch.setattr(stages, "start", time.monotonic() - 70)
-    assert run.STAGES["build"] > 100 and 25 < stages.limit("build") <= 30
-    assert stages.run("cuda", lambda seconds: None) and not stages.run("bench", lambda seconds: "no figures")
-    assert stages.ends["cuda"].startswith("ok, ") and stages.ends["bench"].startswith("FAILED (no figures), ")
-    assert run.Stages(-5).limit("build") == 1
+    """What is kept for later stages is theirs; what a stage leaves goes to the next."""
+    clock = [1000.0]
+    monkeypatch.setattr(run.time, "monotonic", lambda: clock[0])
+    assert run.BUDGET == sum(run.STAGES.values()) == 480 and run.STAGES["sanitizer"] >= 60
+    stages = run.Stages(list(run.STAGES), run.BUDGET)
+    assert stages.limit("build") == run.STAGES["build"]
+    clock[0] += 50
+    assert stages.limit("cuda") == run.STAGES["build"] - 50 + run.STAGES["cuda"]
+    for name in list(run.STAGES)[1:-1]:
+        clock[0] += stages.limit(name)
+    assert stages.limit("sanitizer") == run.STAGES["sanitizer"], "however long the others took"
+    clock[0] += 500
+    assert stages.limit("sanitizer") == 1
+    few = run.Stages(["tune", "bench"], 310)
+    assert few.limit("tune") == 310 * 40 / 155 and few.limit("bench") == 310
 
 
-def test_a_skipped_stage_is_no_failure(capsys):
-    def stage(seconds):
+def test_how_stages_end(capsys):
+    def skipped(seconds):
         raise run.Skipped("nothing to do")
 
-    stages = run.Stages(100)
-    assert stages.run("cuda", stage) and stages.ends["cuda"].startswith("skipped (nothing to do), ")
+    def late(seconds):
+        raise run.OutOfTime("2 groups")
+
+    stages = run.Stages(list(run.STAGES), 480)
+    assert stages.run("build", lambda seconds: None) and stages.run("cuda", skipped) and stages.run("triton", late)
+    assert not stages.run("bench", lambda seconds: "no figures")
+    short = run.Stages(["sanitizer"], 19)
+    assert short.run("sanitizer", lambda seconds: "stopped after 1 s"), "it was not begun"
+    ends = [*stages.ends.values(), *short.ends.values()]
+    for end, want in zip(
+        ends,
+        (
+            "ok, ",
+            "skipped (nothing to do), ",
+            "INCOMPLETE (2 groups), ",
+            "FAILED (no figures), ",
+            "skipped (19 s are left",
+        ),
+        strict=True,
+    ):
+        assert end.startswith(want)
+
+
+REFUSAL = "========= Error: Device not supported. Please refer to the documentation."
+
+
+@pytest.mark.parametrize(
+    ("script", "end"),
+    [
+        ("exit 0", None),
+        (f"echo '{REFUSAL}'; exit 1", "Skipped: memcheck: Error: Device not supported. Please refer"),
+        (f"echo '{REFUSAL}'; exit 0", "Skipped: memcheck: Error: Device not supported. Please refer"),
+        (f"echo '{REFUSAL}'; echo '========= ERROR SUMMARY: 2 errors'; exit 1", "memcheck: 1, racecheck: 1"),
+        ("echo '= 1 failed'; exit 1", "memcheck: 1, racecheck: 1"),
+        ("sleep 60", "OutOfTime: memcheck: stopped after 1 s, racecheck: stopped after 1 s"),
+    ],
+)
+def test_what_compute_sanitizer_says(monkeypatch, tmp_path, capsys, script, end):
+    """A stand-in for it. That it knows no such device, or had no time, is no fault of the kernels."""
+    tool = tmp_path / "compute-sanitizer"
+    tool.write_text(f"#!/bin/sh\n{script}\n")
+    tool.chmod(0o755)
+    monkeypatch.setattr(run, "environment", lambda: {"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    monkeypatch.setattr(run, "without_cuda", lambda: None)
+    try:
+        got = run.sanitize(2 if "sleep" in script else 60, {})
+    except (run.Skipped, run.OutOfTime) as error:
+        got = f"{type(error).__name__}: {error}"
+    assert got == end if end is None or "Device" not in end else got.startswith(end)
+
+
+def test_tests_that_had_no_time_are_no_failures(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(run, "without_cuda", lambda: None)
+    monkeypatch.setattr(groups, "collect", lambda backend: {"a": [], "b": []})
+    for statuses, end in ((("passed", "not run"), "no time for 1 of 2"), (("failed", "not run"), "1 of 2 groups")):
+        results = {name: {"status": status} for name, status in zip("ab", statuses, strict=True)}
+        monkeypatch.setattr(groups, "run_groups", lambda *_, results=results: results)
+        try:
+            got = run.test(60, "cuda", tmp_path / "results.json", {})
+        except run.OutOfTime as error:
+            got = str(error)
+        assert got.startswith(end)
 
 
 def test_nothing_is_left_running(tmp_path):
