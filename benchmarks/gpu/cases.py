@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-SHAPES = ((4096, 4096), (14336, 4096), (8192, 8192))  # (N, K)
+SHAPES = ((4096, 4096), (4096, 14336), (8192, 8192))  # (N, K)
 BATCHES = (1, 16, 64, 4096, 256, 4)  # in the order in which they are measured
+PREFERRED_BATCHES = (1, 64, 4096)  # where kernels are compared that one may prefer
 
 # (name, weight, activation, kernels). activation: None multiplies float16, "float8" x of float8_e4m3fn (float contract)
 # kernels: those to use where they can be (ops.cuda.preferred), "" for what would run anyway.
@@ -14,8 +15,14 @@ OURS = (
     ("int4-row", "int4-row", None, ""),
     ("int4-row, product", "int4-row", None, "product"),
     ("int8-row", "int8-row", None, ""),
+    ("nf4-g64", "nf4-g64", None, ""),
+    ("e3m2-row", "e3m2-row", None, ""),
+    ("int3-g128", "int3-g128", None, ""),
+    ("int2-g128", "int2-g128", None, ""),
     ("e2m1-row x int8-row", "e2m1-row", "int8-row", ""),
     ("int4-g128 x int8-row", "int4-g128", "int8-row", ""),
+    ("mxfp4 x int8-row", "mxfp4", "int8-row", ""),
+    ("e3m2-row x int8-row", "e3m2-row", "int8-row", ""),
     ("int8-row x int8-row", "int8-row", "int8-row", ""),
     ("int4-g128, wide", "int4-g128", None, "wide"),
     ("int4-g128 x int8-row, wide", "int4-g128", "int8-row", "wide"),
@@ -28,18 +35,13 @@ OURS = (
     ("binary-row x binary-row, bits", "binary-row", "binary-row", "bits"),
 )
 OURS_FULL = (
-    ("nf4-g64", "nf4-g64", None, ""),
-    ("int2-g128", "int2-g128", None, ""),
-    ("int1-g128, tables", "int1-g128", None, "tables"),
-    ("int1-g128", "int1-g128", None, ""),
-    ("int3-g128", "int3-g128", None, ""),
-    ("e3m2-row", "e3m2-row", None, ""),
     ("mxfp4", "mxfp4", None, ""),
     ("nvfp4", "nvfp4", None, ""),
+    ("int1-g128, tables", "int1-g128", None, "tables"),
+    ("int1-g128", "int1-g128", None, ""),
     ("e4m3fn-row", "e4m3fn-row", None, ""),
     ("mxfp4 x mxint8", "mxfp4", "mxint8", ""),
     ("e2m3-row x int8-row", "e2m3-row", "int8-row", ""),
-    ("e3m2-row x int8-row", "e3m2-row", "int8-row", ""),
     ("binary-row x binary-row, usual", "binary-row", "binary-row", "usual"),
     ("binary-row x int2-row, bits", "binary-row", "int2-row", "bits"),
     ("ternary-g128 x int2-row, bits", "ternary-g128", "int2-row", "bits"),

@@ -10,6 +10,7 @@ import minifloat as mf
 from minifloat.ops import cuda, triton
 from minifloat.ops.records import plan_record
 
+from .cases import BATCHES, PREFERRED_BATCHES
 from .measure import NotHere
 
 OUTPUTS = 256  # that are quantized and checked; the rest repeats them: a whole weight takes the CPU a second
@@ -25,13 +26,14 @@ class Ours:
     def __init__(self, weight: str, activation: str | None, kernels: str = "", failed: frozenset[str] = frozenset()):
         self.weight, self.float8, self.kernels, self.failed = weight, activation == "float8", kernels, failed
         self.activation = None if activation in (None, "float8") else mf.QuantSpec.parse(activation)
+        self.batches = PREFERRED_BATCHES if kernels else BATCHES
         self._made: dict = {}  # by shape, which the weight's numbers depend on
 
     def _prepared(self, w: torch.Tensor, copies: int):
-        """(quantized outputs, plan, at least so many layouts): from the first outputs, repeated."""
+        """(quantized outputs as numbers, plan, at least so many layouts): from the first outputs, repeated."""
         shape = tuple(w.shape)
-        q, plan, layouts = self._made.get(shape, (None, None, []))
-        if q is None:
+        values, plan, layouts = self._made.get(shape, (None, None, []))
+        if values is None:
             q = mf.quantize(w[:OUTPUTS].float().cpu(), self.weight)
             parts = [None if t is None else t.to(w.device) for t in (q.packed, q.scale_data, q.zero_points)]
             repeat = [
@@ -39,9 +41,10 @@ class Ours:
             ]
             plan = plan_record(q.spec, self.activation, shape, 1.0 if q.tensor_scale is None else float(q.tensor_scale))
             layouts = [self._pack(*repeat, plan)]
+            values = q.dequantize().double()
         layouts = layouts + [layouts[0].clone() for _ in range(copies - len(layouts))]
-        self._made[shape] = q, plan, layouts
-        return q, plan, layouts
+        self._made[shape] = values, plan, layouts
+        return values, plan, layouts
 
     def _input(self, x: torch.Tensor) -> torch.Tensor:
         return x.to(torch.float8_e4m3fn) if self.float8 else x
@@ -69,12 +72,12 @@ class Ours:
 
     def check(self, x: torch.Tensor, w: torch.Tensor, y: torch.Tensor) -> dict:
         """Facts and {"error": of some rows, over the largest result}. Raises ArithmeticError if y is wrong."""
-        q, plan, layouts = self._prepared(w, 1)
+        values, plan, layouts = self._prepared(w, 1)
         facts = self._facts(self._input(x), layouts[0], plan, w.shape[0])
         rows = torch.cat([self._input(x)[:16], self._input(x)[-1:]]).float().cpu()
         if self.activation:
             rows = mf.quantize(rows, self.activation).dequantize()
-        want = rows.double() @ q.dequantize().double().T
+        want = rows.double() @ values.T
         got = torch.cat([y[:16], y[-1:]])[:, :OUTPUTS].cpu().double()
         error = float((got - want).abs().max() / want.abs().max())
         if not error <= LARGEST_ERROR:  # NaN too

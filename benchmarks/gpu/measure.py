@@ -22,10 +22,15 @@ class NotHere(Exception):
 
 
 def cases(contenders: dict) -> Iterator[dict]:
-    """What is measured of each, without the result: a batch of all shapes before the next, for who has little time."""
+    """What is measured of each, without the result: a batch of all shapes before the next, for who has little time.
+
+    make.batches, where there are any, are the only ones of that contender.
+    """
     for m in BATCHES:
         for n, k in SHAPES:
-            for name, (_, bits) in contenders.items():
+            for name, (make, bits) in contenders.items():
+                if m not in getattr(make, "batches", BATCHES):
+                    continue
                 yield {"contender": name, "n": n, "k": k, "m": m, "bits": bits}
 
 

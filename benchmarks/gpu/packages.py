@@ -110,10 +110,15 @@ PACKAGES = {
         {
             "humming int4-g128": (humming({"dtype": "int4", "group_size": GROUP}), 4),
             "humming e2m1-g128": (humming({"dtype": "float4e2m1", "group_size": GROUP}), 4),
+            "humming int3-g128": (humming({"dtype": "int3", "group_size": GROUP}), 3),
+            "humming int2-g128": (humming({"dtype": "int2", "group_size": GROUP}), 2),
             "humming e2m3-row": (humming({"dtype": "float6e2m3"}), 6),
             "humming int8-row": (humming({"dtype": "int8"}), 8),
             "humming int4-g128 x int8": (humming({"dtype": "int4", "group_size": GROUP}, "int8"), 4),
             "humming int8-row x int8": (humming({"dtype": "int8"}, "int8"), 8),
+            "humming int4-g128 x e4m3": (humming({"dtype": "int4", "group_size": GROUP}, "float8e4m3"), 4),
+            "humming e2m1-g128 x e4m3": (humming({"dtype": "float4e2m1", "group_size": GROUP}, "float8e4m3"), 4),
+            "humming e2m3-row x e4m3": (humming({"dtype": "float6e2m3"}, "float8e4m3"), 6),
         },
     ),
     "gemlite": (

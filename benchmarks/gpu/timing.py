@@ -31,7 +31,7 @@ def time_us(calls: Sequence[Callable[[], object]]) -> float:
     """
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
-        for call in calls[:2]:  # libraries choose algorithms and allocate workspaces now
+        for call in calls:  # libraries choose algorithms, compile and allocate workspaces now: some do for each weight
             call()
     stream.synchronize()
     graph = torch.cuda.CUDAGraph()

@@ -20,7 +20,7 @@ from minifloat.ops import cuda
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 try:
-    from benchmarks.gpu import bench, measure, packages, process, report
+    from benchmarks.gpu import bench, measure, packages, process, report, timing
     from benchmarks.gpu.cases import BATCHES, OURS, OURS_FULL, SHAPES, TRITON
     from benchmarks.gpu.contenders import Ours
 finally:
@@ -42,13 +42,20 @@ def module(monkeypatch, name, **members):
 
 def test_every_package_has_contenders_with_names_of_their_own():
     names = [name for package in packages.PACKAGES for name in packages.contenders_of(package, True)]
-    assert len(names) == len(set(names)) == 15
+    assert len(names) == len(set(names)) == 20
     assert set(packages.PACKAGES) == {"humming-kernels", "gemlite", "torchao", "bitsandbytes"}
+
+
+TARGETS = {(weight, None) for weight in ("e2m1-g128", "int4-g128", "nf4-g64", "e2m3-row", "e3m2-row", "int8-row")}
+TARGETS |= {(weight, None) for weight in ("int3-g128", "int2-g128")}
+TARGETS |= {(weight, "int8-row") for weight in ("int4-g128", "mxfp4", "e3m2-row", "int8-row")}
 
 
 def test_our_own_cases_are_ones_that_can_be_made():
     names = [name for name, *_ in (*OURS, *OURS_FULL)]
     assert len(names) == len(set(names))
+    usual = {(weight, activation) for _, weight, activation, kernels in OURS if not kernels}
+    assert usual >= TARGETS, "what the targets are for is measured without --full"
     for _, weight, activation, kernels in (*OURS, *OURS_FULL):
         assert callable(Ours(weight, activation, kernels)) and mf.QuantSpec.parse(weight)
         source = (ROOT / "kernels/cuda/job.cpp").read_text()
@@ -101,6 +108,45 @@ def test_triton_is_measured_on_its_own_kernels():
         assert result["config"].startswith("n") and " warps" in result["config"]
         assert result["time_us"] == 2 and 0 < result["error"] < 1e-2 and "route" not in result
     assert wrong.startswith("gemm_float n") and ": wrong by " in wrong
+
+
+def test_preferences_are_measured_at_three_batches():
+    contenders = {"usual": (Ours("int4-g128", None), 4), "wide": (Ours("int4-g128", None, "wide"), 4)}
+    found = list(measure.cases(contenders))
+    assert len(found) == CASES + 3 * len(SHAPES)
+    assert {case["m"] for case in found if case["contender"] == "wide"} == {1, 64, 4096}
+    assert SHAPES == ((4096, 4096), (4096, 14336), (8192, 8192)), "N, K"
+
+
+def test_every_call_is_warm_before_it_is_captured(monkeypatch):
+    """Stand-ins for CUDA's streams, graphs and events."""
+    seen = []
+
+    class Graph:
+        def replay(self):
+            seen.append("replay")
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            pass
+
+        def elapsed_time(self, after):
+            return 3.0
+
+    def graph(made, stream):
+        seen.append("capture")
+        return nullcontext()
+
+    stand_ins = {"Event": Event, "CUDAGraph": Graph, "graph": graph, "stream": nullcontext, "synchronize": lambda: None}
+    stand_ins["Stream"] = lambda: SimpleNamespace(synchronize=lambda: seen.append("wait"))
+    for name, stand_in in stand_ins.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    assert timing.time_us([lambda i=i: seen.append(i) for i in range(4)]) == 750
+    assert seen[:10] == [0, 1, 2, 3, "wait", "capture", 0, 1, 2, 3]
+    assert seen[10:] == ["replay"] * (3 + timing.REPLAYS)
 
 
 def test_a_backend_that_is_not_there_is_not_measured(monkeypatch):
@@ -195,6 +241,15 @@ def test_wrong_results_are_not_measured(monkeypatch):
     failing = Ours("int4-g128", "int8-row", "", frozenset(["narrow.int8"]))
     with pytest.raises(measure.NotHere, match="the tests of narrow.int8 failed"):
         failing(x, w, 2)
+
+
+def test_a_weight_is_decoded_once_for_its_checks(monkeypatch):
+    monkeypatch.setattr(cuda, "route", lambda plan, rows, dtype: "narrow float16")
+    monkeypatch.setattr(cuda, "preferred", lambda kernels: nullcontext())
+    contender = Ours("int4-g128", None)
+    y = contender(X, W, 1)[0]()
+    monkeypatch.setattr(mf.QTensor, "dequantize", None)
+    assert contender.check(X, W, y)["error"] < 1e-2
 
 
 def test_a_contender_that_raises_is_recorded_by_name():
