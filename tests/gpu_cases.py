@@ -111,6 +111,32 @@ def _routes() -> dict[str, list[Case]]:
 ROUTES = _routes()
 
 
+def _steady(route, weight, activation, m, dtype=torch.float16, prefer=""):
+    return route, Case(weight, activation, m, 256, 4096, dtype, prefer)
+
+
+# A case or two of each route, to be repeated, captured and run on two streams. With so few outputs and so many k's the
+# routes for many rows split K, where its order is free.
+STEADY = (
+    _steady("narrow.int8", "e2m1-g32", "int8-g32", 4),
+    _steady("narrow.int8", "e2m1-row", "nvfp4", 1),
+    _steady("narrow.int16", "e3m2-row", "int8-row", 4),
+    _steady("narrow.float16", "int4-g128", None, 4),
+    _steady("lanes.float32", "nf4-g64", None, 4),
+    _steady("tables.float32", "binary-g128", None, 1, prefer="tables"),
+    _steady("wide.int8", "int8-row", "int8-row", 40, prefer="wide"),
+    _steady("wide.int8", "int8-row", "nvfp4", 40, prefer="wide"),
+    _steady("wide.float16", "int4-g128", None, 40, prefer="wide"),
+    _steady("warpgroup.int8", "e2m1-g32", "int8-g32", 48),
+    _steady("warpgroup.int8", "int8-row", "int8-row", 40),
+    _steady("warpgroup.int16", "e3m2-row", "int8-row", 40),
+    _steady("warpgroup.float16", "int4-g128", None, 48),
+    _steady("warpgroup.float8", "e2m1-g32", None, 40, torch.float8_e4m3fn),
+    _steady("bits.int8", "int2-row", "int2-row", 40, prefer="bits"),
+    _steady("product.float16", "int4-row", None, 40, prefer="product"),
+)
+
+
 def make(case: Case, seed: int = 0):
     """(q, x, bias, activation) on the CPU, random and repeatable."""
     generator = torch.Generator().manual_seed(seed)

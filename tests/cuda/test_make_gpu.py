@@ -49,7 +49,9 @@ def test_a_group_is_a_route_or_a_file():
     assert groups.group_of("tests/cuda/gpu/test_op.py::test_graph_capture[int4-g128-None]") == "test_op"
     found = groups.collect("cuda")
     assert {"narrow.int8", "warpgroup.float8", "tables.float32"} <= set(found)
-    assert sorted(list(found)[-2:]) == ["test_large", "test_op"], "the files after the routes, each by itself"
+    assert sorted(list(found)[-3:]) == ["test_large", "test_op", "test_steady"], (
+        "the files after the routes, each by itself"
+    )
     assert all(test.startswith("tests/cuda/gpu/") for tests in found.values() for test in tests)
 
 

@@ -32,54 +32,6 @@ def test_rows_do_not_depend_on_their_batch():
         assert torch.equal(on_gpu(q, x[m : m + 1], bias, activation)[0], whole[m])
 
 
-@pytest.mark.parametrize(
-    ("weight", "activation"), [("int4-g128", None), ("e2m1-g32", "int8-g32"), ("int8-row", "int8-row")]
-)
-def test_a_thousand_repeats_give_equal_bits(weight, activation):
-    for m in (4, 48):
-        q, x, bias, _ = case(weight, activation, m, 512, 2048, torch.float16)
-        q, x, bias = on_device(q, torch.device("cuda")), x.cuda(), bias.cuda()
-        first = mf.linear(x, q, bias, activation)
-        differ = torch.zeros((), dtype=torch.int64, device="cuda")
-        for _ in range(1000):
-            differ += (mf.linear(x, q, bias, activation) != first).sum()
-        assert differ.item() == 0
-
-
-@pytest.mark.parametrize(
-    ("weight", "activation"), [("int4-g128", None), ("e2m1-g32", "int8-row"), ("e2m1-row", "nvfp4")]
-)
-def test_graph_capture(weight, activation):
-    for m in (1, 40):
-        q, x, bias, _ = case(weight, activation, m, 256, 1024, torch.float16)
-        q, static, bias = on_device(q, torch.device("cuda")), x.cuda(), bias.cuda()
-        mf.linear(static, q, bias, activation)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            y = mf.linear(static, q, bias, activation)
-        for seed in range(3):
-            fresh = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)).half().cuda()
-            static.copy_(fresh)
-            graph.replay()
-            assert torch.equal(y, mf.linear(fresh, q, bias, activation))
-
-
-def test_two_streams():
-    q, x, bias, activation = case("e2m1-g32", "int8-row", 8, 1024, 2048)
-    q, bias = on_device(q, torch.device("cuda")), bias.cuda()
-    inputs = [x.cuda() * (1 + i) for i in range(8)]
-    want = [mf.linear(v, q, bias, activation) for v in inputs]
-    streams = [torch.cuda.Stream() for _ in range(2)]
-    torch.cuda.synchronize()
-    got = [None] * len(inputs)
-    for _ in range(20):
-        for i, v in enumerate(inputs):
-            with torch.cuda.stream(streams[i % 2]):
-                got[i] = mf.linear(v, q, bias, activation)
-        torch.cuda.synchronize()
-        assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
-
-
 def test_layers_move_and_come_back():
     for activation in (None, "int8-row"):
         linear = torch.nn.Linear(256, 48)
