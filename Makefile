@@ -29,7 +29,7 @@ export PYTHONPATH := $(CURDIR)/python$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 # A stamp is written only after its whole recipe succeeded, so whatever was interrupted runs again.
 # The build's stamp also says for which interpreter and which files it was made: another one, or a deleted file, rebuilds.
-SOURCES := setup.py $(sort $(shell find csrc kernels/cpu -type f 2>/dev/null))
+SOURCES := setup.py $(sort $(shell find csrc kernels/cpu kernels/cuda -type f 2>/dev/null))
 BUILT := build/built
 BUILT_FOR := $(PY) $(SOURCES)
 ifneq ($(shell cat $(BUILT) 2>/dev/null),$(BUILT_FOR))

@@ -30,6 +30,18 @@ def test_host_sources_compile(source):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_whatever_is_compiled_is_built_anew_when_it_changes():
+    """By make's own list of what the extension depends on; a build whose torch has CUDA compiles kernels/cuda too."""
+    command = ["make", "-np", f"PYTHON={sys.executable}", "build"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    rule = next(line for line in done.stdout.splitlines() if line.startswith("build/built:"))
+    folders = ("csrc", "kernels/cpu", "kernels/cuda")
+    found = {path.relative_to(ROOT).as_posix() for folder in folders for path in (ROOT / folder).glob("*.*")}
+    assert {"kernels/cuda/lanes.cu", "kernels/cuda/decode.cuh", "csrc/cuda.cpp"} <= found
+    assert found <= set(rule.split())
+
+
 def test_state_says_what_is_missing():
     state = cuda.state()
     if not cuda.built():
