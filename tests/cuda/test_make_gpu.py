@@ -254,6 +254,34 @@ def test_cuda_stages_are_skipped_where_the_kernels_cannot_be(monkeypatch, gpu, t
 
 
 @pytest.mark.parametrize(
+    ("arguments", "fails", "ran", "status"),
+    [
+        ("", "", "build cuda triton tune bench sanitizer", 0),
+        ("--skip build tune", "", "cuda triton bench sanitizer", 0),
+        ("", "cuda", "build cuda", 1),
+        ("--keep-going", "cuda", "build cuda triton tune bench sanitizer", 1),
+        ("--keep-going", "build", "build", 1),
+    ],
+)
+def test_which_stages_run(monkeypatch, gpu, tmp_path, capsys, arguments, fails, ran, status):
+    seen = []
+
+    def stage(name):
+        seen.append(name)
+        return "broken" if name == fails else None
+
+    monkeypatch.setattr(run, "gpu_problem", lambda: None)
+    monkeypatch.setattr(run, "test", lambda seconds, backend, file, results: stage(backend))
+    for name, function in (("build", "build"), ("tune", "tune"), ("bench", "bench"), ("sanitizer", "sanitize")):
+        monkeypatch.setattr(run, function, lambda *_, name=name: stage(name))
+    monkeypatch.setattr(sys, "argv", ["run", "--out", str(tmp_path), *arguments.split()])
+    with pytest.raises(SystemExit) as ended:
+        run.main()
+    assert " ".join(seen) == ran and int(ended.value.code) == status
+    assert f"{fails or 'bench'} {'FAILED (broken)' if fails else 'ok'}, 0 s" in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
     ("problem", "more"),
     [("no nvcc", {"MINIFLOAT_CUDA": "0"}), (None, {"MINIFLOAT_CUDA_ARCHITECTURES": "sm_90a"})],
 )
@@ -274,11 +302,14 @@ def test_state_of_the_extension_that_is_built():
 
 def test_tuning_saves_each_problem_beside_the_others(monkeypatch, tmp_path, capsys):
     """A stand-in for tune.py, which writes the entries of one problem alone and takes 10 s of a made-up clock."""
-    path, calls = tmp_path / "made-up.json", []
+    path, calls = tmp_path / "tuned" / "made-up.json", []
+    path.parent.mkdir()
     monkeypatch.setattr(tuning.time, "monotonic", lambda: 10.0 * len(calls))
+    monkeypatch.setattr(tuning.configs, "HERE", tmp_path)
+    config = tuning.configs.Config(64, 16, 4, 4, 3)
 
     def entry(n, k, m, bits):
-        return {"problem": ["gemm_float", bits, m, n, k], "config": {"split": 4}, "time_us": 1.0}
+        return {"problem": ["gemm_float", bits, m, n, k], "config": config._asdict(), "time_us": 1.0}
 
     def tune_one(*problem):
         calls.append(problem)
@@ -291,6 +322,7 @@ def test_tuning_saves_each_problem_beside_the_others(monkeypatch, tmp_path, caps
     saved = json.loads(path.read_text())
     assert saved["gpu"] == "Made Up" and saved["entries"] == [entry(*p) for p in (second, *calls)]
     assert f"saved: 3 new ones of 4 entries in {path}" in capsys.readouterr().out
+    assert tuning.configs.tuned("Made Up") == {tuple(e["problem"]): config for e in saved["entries"]}, "as it is used"
 
 
 def test_tuning_calls_tune_as_it_wants_to_be_called(monkeypatch):
