@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <string_view>
 #include <type_traits>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "kernels.h"
 
 // Everything below, the shared loop nests included, is compiled for AVX2 and lives in unnamed namespaces.
+#define MINIFLOAT_AVX2
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c,bmi,bmi2")
 

@@ -9,6 +9,7 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <string_view>
 #include <type_traits>
 #include <vector>
@@ -16,6 +17,7 @@
 #include "kernels.h"
 
 // Everything below, the shared loop nests included, is compiled for AVX-512 and lives in unnamed namespaces.
+#define MINIFLOAT_AVX2
 #pragma GCC push_options
 #ifdef MINIFLOAT_EMULATED
 #pragma GCC target("avx2,fma,f16c,bmi,bmi2")

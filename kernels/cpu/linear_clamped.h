@@ -9,6 +9,7 @@
 // where w' = w but in marked octets, where it is half of it. The second term is of few quads of a row, the third of few octets.
 #pragma once
 
+#include "bytes.h"
 #include "tiles_int8.h"
 
 namespace minifloat {
@@ -22,34 +23,29 @@ struct ClampedRows {
     int32_t quad;  // of the row
     int8_t digits[4];
   };
-  int64_t shifted_at;           // how far behind a clamped activation plus kClamp the activation itself plus 128 stands
-  std::vector<uint8_t> digits;  // (2, m, k_padded)
+  std::vector<uint8_t> digits;  // (m, k_padded)
   std::vector<Rest> rests;      // what was cut off, row by row
   std::vector<int64_t> begins;  // (m * folds + 1): where the rests of a row's fold begin
 
-  explicit ClampedRows(const LinearArgs& a) : shifted_at(a.m * a.plan->k_padded), digits(2 * shifted_at), begins{0} {
-    const int64_t k_padded = a.plan->k_padded;
-    begins.reserve(a.m * a.plan->folds + 1);
-    std::vector<uint8_t> uncut(k_padded);
-    for (int64_t m = 0; m < a.m; ++m) {
-      const int8_t* x = static_cast<const int8_t*>(a.x.digits) + m * k_padded;
-      uint8_t *cut = digits.data() + m * k_padded, *shifted = cut + shifted_at;
-      for (int64_t k = 0; k < k_padded; ++k) {
-        cut[k] = uint8_t(std::clamp<int8_t>(x[k], -kClamp, kClamp) + kClamp);
-        uncut[k] = uint8_t(x[k] + kClamp);
-        shifted[k] = uint8_t(x[k] + 128);
+  explicit ClampedRows(const LinearArgs& a) : digits(a.m * a.plan->k_padded), begins{0} {
+    const Plan& p = *a.plan;
+    begins.reserve(a.m * p.folds + 1);
+    const int64_t length = p.fold_padded;
+    std::vector<int8_t> rest(length);
+    std::vector<Rest> of_fold(length / 4 + 1);  // one more, where what is not kept goes
+    for (int64_t i = 0; i < a.m * p.folds; ++i) {
+      cut_off(static_cast<const int8_t*>(a.x.digits) + i * length, length, kClamp, digits.data() + i * length, rest.data());
+      const int32_t quads = int32_t(length / 4), first = int32_t(i % p.folds) * quads;
+      Rest* end = of_fold.data();
+      for (int32_t q = 0; q < quads; ++q) {
+        uint32_t word;
+        __builtin_memcpy(&word, rest.data() + 4 * q, 4);
+        end->quad = first + q;
+        __builtin_memcpy(end->digits, &word, 4);
+        end += word != 0;
       }
-      for (int64_t block = 0; block < k_padded; block += kBlock) {
-        if (__builtin_memcmp(cut + block, uncut.data() + block, kBlock) != 0) add_rests(cut, uncut.data(), block);
-        if ((block + kBlock) % a.plan->fold_padded == 0) begins.push_back(int64_t(rests.size()));
-      }
-    }
-  }
-  void add_rests(const uint8_t* cut, const uint8_t* uncut, int64_t block) {
-    for (int64_t k = block; k < block + kBlock; k += 4) {
-      if (__builtin_memcmp(cut + k, uncut + k, 4) == 0) continue;
-      rests.push_back({int32_t(k / 4), {}});
-      for (int j = 0; j < 4; ++j) rests.back().digits[j] = int8_t(uncut[k + j] - cut[k + j]);
+      rests.insert(rests.end(), of_fold.data(), end);
+      begins.push_back(int64_t(rests.size()));
     }
   }
 };
@@ -103,15 +99,18 @@ struct HalvedPanel {
   }
 };
 
-// Adds the products of an octet and kRows rows, whose activations stand at x[r] + at.
-template <class Isa, int kRows, class Octets, class Sums>
+// Adds the products of an octet and kRows rows, of what stands at x[r] + at plus kPlus, in unsigned bytes.
+template <class Isa, int kRows, int kPlus, class Octets, class Sums>
 MF_INLINE void add_octet(const Octets& octets, int64_t i, const int8_t* const* x, int64_t at, Sums& sums) {
   const uint8_t* digits = octets.digits.data + i * kOctetBytes;
   const auto w0 = Isa::load(digits), w1 = Isa::load(digits + kRowBytes);
   const auto start = Isa::load(octets.starts.data + i * kRowBytes);
+  const auto quad = [](const int8_t* at) MF_ALWAYS_INLINE {
+    return kPlus ? Isa::add8(Isa::splat4(at), Isa::splat_byte(kPlus)) : Isa::splat4(at);
+  };
   MF_UNROLL for (int r = 0; r < kRows; ++r) {
-    const auto first = Isa::add16(start, Isa::pair_dot(Isa::splat4(x[r] + at), w0));
-    sums.set(r, Isa::widen_add(sums.get(r), Isa::add16(first, Isa::pair_dot(Isa::splat4(x[r] + at + 4), w1)), 1));
+    const auto first = Isa::add16(start, Isa::pair_dot(quad(x[r] + at), w0));
+    sums.set(r, Isa::widen_add(sums.get(r), Isa::add16(first, Isa::pair_dot(quad(x[r] + at + 4), w1)), 1));
   }
 }
 
@@ -119,9 +118,11 @@ template <class Isa, int kRows>
 void clamped_tile(const LinearArgs& a, const ClampedRows& rows, const ScaledPanel<Isa>& panel, const HalvedPanel<Isa>& w,
                   int64_t m, Ahead ahead) {
   const Plan& p = *a.plan;
-  const int8_t* x[kRows];
-  MF_UNROLL for (int r = 0; r < kRows; ++r)
+  const int8_t *x[kRows], *uncut[kRows];
+  MF_UNROLL for (int r = 0; r < kRows; ++r) {
     x[r] = reinterpret_cast<const int8_t*>(rows.digits.data()) + (m + r) * p.k_padded;
+    uncut[r] = static_cast<const int8_t*>(a.x.digits) + (m + r) * p.k_padded;
+  }
   TileOutputs<Isa, 1, kRows, false> outputs(a, &panel, m);
   int64_t block = 0, rest = 0;
   for (int64_t f = 0; f < p.folds; ++f) {
@@ -129,11 +130,11 @@ void clamped_tile(const LinearArgs& a, const ClampedRows& rows, const ScaledPane
     MF_UNROLL for (int r = 0; r < kRows; ++r) sums.set(r, Isa::splat_int(0));
     for (; block * kBlock < (f + 1) * p.fold_padded; ++block) {
       for_count<4>([&](auto i) MF_ALWAYS_INLINE {
-        add_octet<Isa, kRows>(w.halved, 4 * block + i, x, block * kBlock + i * kOctet, sums);
+        add_octet<Isa, kRows, 0>(w.halved, 4 * block + i, x, block * kBlock + i * kOctet, sums);
       });
       ahead.fetch();
     }
-    for (; rest < w.rest_ends[f]; ++rest) add_octet<Isa, kRows>(w.rest, rest, x, rows.shifted_at + w.rest_at[rest], sums);
+    for (; rest < w.rest_ends[f]; ++rest) add_octet<Isa, kRows, 128>(w.rest, rest, uncut, w.rest_at[rest], sums);
     MF_UNROLL for (int r = 0; r < kRows; ++r) {
       const int64_t* begins = rows.begins.data() + (m + r) * p.folds + f;
       for (int64_t i = begins[0]; i < begins[1]; ++i) {

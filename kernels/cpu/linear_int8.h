@@ -8,6 +8,7 @@
 // activations are small (linear_clamped.h); and if the activations hold -128, digits are split into nibbles.
 #pragma once
 
+#include "bytes.h"
 #include "linear_clamped.h"
 
 namespace minifloat {
@@ -124,14 +125,16 @@ constexpr bool sums_have_offset(Method method) { return method.kind != Method::k
 // Row m of the windows: for kBytes activations after the other, offset * (sum of those at 0 and 1 of each quad), and of those at
 // 2 and 3, modulo 2**16.
 template <int kBytes>
-void start_windows(const LinearArgs& a, int64_t m, int32_t* out) {
+void start_windows(const LinearArgs& a, int64_t m, std::vector<int16_t>& pairs, int32_t* out) {
   const Plan& p = *a.plan;
-  const int8_t* x = static_cast<const int8_t*>(a.x.digits) + m * p.k_padded;
-  for (int64_t i = 0; i < p.k_padded / kBytes; ++i, x += kBytes) {
+  pairs.resize(p.k_padded / 2);
+  sums_of_pairs(static_cast<const int8_t*>(a.x.digits) + m * p.k_padded, p.k_padded / 2, pairs.data());
+  const int16_t* at = pairs.data();
+  for (int64_t i = 0; i < p.k_padded / kBytes; ++i) {
     int low = 0, high = 0;
-    for (int j = 0; j < kBytes; j += 4) {
-      low += x[j] + x[j + 1];
-      high += x[j + 2] + x[j + 3];
+    for (int j = 0; j < kBytes; j += 4, at += 2) {
+      low += at[0];
+      high += at[1];
     }
     out[i * a.m] = int32_t(uint32_t(uint16_t(p.offset * low)) | uint32_t(p.offset * high) << 16);
   }
@@ -218,7 +221,8 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
   call.starts.resize(a.m * p.folds);
   if constexpr (kMethod.kind == Method::kModular) {
     call.windows.resize(p.k_padded / (4 * kMethod.depth) * a.m);
-    for (int64_t m = 0; m < a.m; ++m) start_windows<4 * kMethod.depth>(a, m, call.windows.data() + m);
+    std::vector<int16_t> pairs;
+    for (int64_t m = 0; m < a.m; ++m) start_windows<4 * kMethod.depth>(a, m, pairs, call.windows.data() + m);
   }
   if (!p.weight.has_zero_point && kOffsetSums) {
     for (int64_t i = 0; i < a.m * p.folds; ++i) call.starts[i] = p.offset * a.x.sums[i];

@@ -2,6 +2,7 @@
 // Every float step is one rounded float32 operation, in the order that docs/numerics.md states.
 #pragma once
 
+#include "bytes.h"
 #include "kernels.h"
 #include "significands.h"
 
@@ -85,8 +86,6 @@ void affine_scale(const Operand& o, const float* x, int64_t count, float& scale,
   zero_point = z < o.lowest ? o.lowest : z > o.highest ? o.highest : z;
 }
 
-constexpr float kRoundToInteger = 12582912.0f;  // 1.5 * 2**23: adding and subtracting it rounds |t| < 2**22 to nearest even
-
 // The value (a float) that x / step rounds to; for integers plus zero_point, minus it again.
 struct RoundInteger {
   float low, high, zero_point;
@@ -139,6 +138,9 @@ void round_run(const Operand& o, const float* x, int64_t count, float step, floa
   }
   switch (o.encode_kind) {
     case kByInteger:
+      if constexpr (std::is_same_v<Digit, int8_t>) {
+        if (zero_point == 0 && to_grid == 1) return round_to_bytes(x, count, step, o.lowest, o.highest, out);
+      }
       return round_run(x, count, step, to_grid, out, RoundInteger{o.lowest, o.highest, zero_point});
     case kByMinifloat:
       return round_run(x, count, step, to_grid, out, RoundMinifloat(o));
@@ -214,9 +216,10 @@ void quantize_digits_as(const Plan& p, const float* x, const Shared& shared, con
     }
     if constexpr (std::is_integral_v<Digit>) {
       for (int64_t f = 0; f < p.folds; ++f) {
-        int32_t sum = 0;
-        for (int64_t i = 0; i < p.fold_padded; ++i) sum += digits[f * p.fold_padded + i];
-        to.sums[m * p.folds + f] = sum;
+        const Digit* fold = digits + f * p.fold_padded;
+        int32_t& sum = to.sums[m * p.folds + f];
+        if constexpr (std::is_same_v<Digit, int8_t>) sum = sum_of_bytes(fold, p.fold_padded);
+        else sum = std::accumulate(fold, fold + p.fold_padded, int32_t{0});
       }
     }
   }

@@ -57,6 +57,20 @@ def test_one_row_and_many_outputs_with_zero_points(isa, weight):
     check(*make(weight, "int8-row", 1, 83, 96, 3))
 
 
+@pytest.mark.parametrize("activation", ["int8-row", "int8-tensor", "int5-row", "mxint8"])
+@pytest.mark.parametrize("k", [32, 64, 800])
+def test_activations_halfway_between_two_integers(isa, activation, k):
+    """They go to the even one, their neighbours to the nearer. Half the rows have scales that do not divide exactly."""
+    top = 15 if activation == "int5-row" else 127
+    generator = torch.Generator().manual_seed(12)
+    halves = torch.randint(-top, top, (6, k), generator=generator) + 0.5
+    x = torch.stack([halves, torch.nextafter(halves, halves + 1), torch.nextafter(halves, halves - 1)]).reshape(18, k)
+    x[:, ::32] = top
+    x = torch.cat([x, x * torch.rand(18, 1, generator=generator)])
+    q = mf.quantize(torch.randn(17, k, generator=generator), "int6-row")
+    check(q, x, None, activation)
+
+
 @pytest.mark.parametrize("weight", FORMATS)
 def test_every_pair_of_formats(isa, weight):
     """Each pair meets several granularities and shapes, picked by a hash of its names so that all meet somewhere."""
