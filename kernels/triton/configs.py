@@ -61,17 +61,57 @@ def prune(configs, reports: dict[str, dict[str, int]], target: str) -> list[Conf
     return fits
 
 
-def default(kernel: str, m: int, n: int, k: int, configs=None) -> Config:
+class Problem(NamedTuple):
+    """What is multiplied: all that decides which config is used.
+
+    kind: of kind_of. x: the type x has, or is multiplied in: "float16".
+    group: k's that share a scale, in gemm_exact both scales (operand.Fold.length); 0 for all of K.
+    """
+
+    kernel: str
+    bits: int
+    kind: str
+    group: int
+    x: str
+    m: int
+    n: int
+    k: int
+
+
+def split_of(fold_length: int, config: Config) -> int:
+    """The parts of K that gemm_exact makes: it splits only where folds end with a block of 256."""
+    return config.split if fold_length == 0 or 256 % fold_length == 0 else 1
+
+
+def splits(problem: Problem, config: Config) -> bool:
+    """Whether `config` may split the problem's K: into no more parts than there are blocks of 256.
+
+    gemm_exact scales folds in their order, so a split one leaves the int32 sums of every fold in memory. Writing and
+    reading those may cost a quarter of what reading the weight does.
+    """
+    if config.split == 1:
+        return True
+    if config.split > -(-problem.k // 256):
+        return False
+    if problem.kernel != "gemm_exact" or not problem.group:
+        return True
+    sums_bytes = 8 * (problem.k // problem.group) * problem.m * problem.n  # int32, once out and once in
+    weight_bytes = problem.n * problem.k * problem.bits // 8
+    return split_of(problem.group, config) == config.split and 4 * sums_bytes <= weight_bytes
+
+
+def default(problem: Problem, configs=None) -> Config:
     """The config for a problem that nothing was measured for.
 
     The smallest tile of rows that holds M (or the largest), then the split of K that brings the number of programs
     nearest to PROGRAMS, then the larger tile.
     """
-    configs = CONFIGS[kernel] if configs is None else configs
+    configs = CONFIGS[problem.kernel] if configs is None else configs
+    m, n = problem.m, problem.n
     tall = [c for c in configs if c.block_m >= m] or configs
     height = min(c.block_m for c in tall) if tall is not configs else max(c.block_m for c in configs)
-    blocks = -(-k // 256)
-    candidates = [c for c in configs if c.block_m == height and (c.split == 1 or c.split <= blocks)]
+    candidates = [c for c in configs if c.block_m == height]
+    candidates = [c for c in candidates if splits(problem, c)] or candidates
 
     def distance(c: Config) -> tuple[float, int]:
         programs = -(-n // c.block_n) * -(-m // c.block_m) * c.split
@@ -123,10 +163,11 @@ def reported(target: str, kind: str) -> dict[str, dict[str, dict[str, int]]]:
 
 
 @cache
-def choose(kernel: str, bits: int, kind: str, m: int, n: int, k: int, gpu: str, target: str) -> Config:
+def choose(problem: Problem, gpu: str, target: str) -> Config:
     """The config to use on a GPU of this name, which is held to what was recorded for `target` ("sm_90")."""
-    found = tuned(gpu).get((kernel, bits, rows_bucket(m), n, k))
+    kernel = problem.kernel
+    found = tuned(gpu).get((kernel, problem.bits, rows_bucket(problem.m), problem.n, problem.k))
     if found:
         return found
-    fits = prune(CONFIGS[kernel], reported(target, kind).get(kernel, {}), target) if target else None
-    return default(kernel, m, n, k, fits or CONFIGS[kernel])
+    fits = prune(CONFIGS[kernel], reported(target, problem.kind).get(kernel, {}), target) if target else None
+    return default(problem, fits or CONFIGS[kernel])

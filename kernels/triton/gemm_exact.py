@@ -11,6 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
+from .configs import split_of
 from .decode import (
     LANES,
     TENSOR_SCALE,
@@ -204,14 +205,11 @@ def finish_exact(
 
 
 def linear(activations, weight, bias, table, w, layout, n: int, k: int, f: Fold, dtype, config) -> torch.Tensor:
-    """activations (quantize.Digits of M rows) -> (M, N). config: configs.Config.
-
-    K is split only where folds end with a block of 256.
-    """
+    """activations (quantize.Digits of M rows) -> (M, N). config: configs.Config."""
     digits, scales, sums, tensor_scale = activations
     m = digits.shape[1]
     y = digits.new_empty((m, n), dtype=dtype)
-    split = config.split if f.length == 0 or 256 % f.length == 0 else 1
+    split = split_of(f.length, config)
     count = k // f.length if f.length else split
     target = y if split == 1 else digits.new_empty((count, m, n), dtype=torch.int32)
     common = (scales, sums, tensor_scale, weight, bias)

@@ -5,7 +5,11 @@ import json
 import pytest
 
 from minifloat.kernels.triton import configs
-from minifloat.kernels.triton.configs import CONFIGS, SHARED_BYTES, Config
+from minifloat.kernels.triton.configs import CONFIGS, SHARED_BYTES, Config, Problem
+
+
+def problem(kernel, m, n, k, bits=4, kind="plain", group=0, x="float16"):
+    return Problem(kernel, bits, kind, group, x, m, n, k)
 
 
 def reports(configs_and_numbers):
@@ -23,14 +27,37 @@ def test_prune_keeps_what_fits():
 @pytest.mark.parametrize("kernel", CONFIGS)
 def test_default_covers_the_rows_with_the_smallest_tile(kernel):
     for m, want in ((1, 16), (3, 16), (16, 16), (17, 32), (33, 64), (65, 128), (5000, 128)):
-        chosen = configs.default(kernel, m, 4096, 4096)
+        chosen = configs.default(problem(kernel, m, 4096, 4096))
         assert chosen in CONFIGS[kernel] and chosen.block_m == (1 if kernel == "gemv_float" else want)
 
 
 def test_default_splits_k_only_to_fill_the_gpu():
-    assert configs.default("gemv_float", 1, 256, 8192).split > 1
-    assert configs.default("gemv_float", 1, 65536, 8192).split == 1
-    assert configs.default("gemv_float", 1, 256, 256).split == 1  # one block of K: nothing to split
+    assert configs.default(problem("gemv_float", 1, 256, 8192)).split > 1
+    assert configs.default(problem("gemv_float", 1, 65536, 8192)).split == 1
+    assert configs.default(problem("gemv_float", 1, 256, 256)).split == 1  # one block of K: nothing to split
+
+
+@pytest.mark.parametrize(
+    ("m", "bits", "group", "split"),
+    [
+        *((16, 4, 0, True), (16, 4, 32, False), (16, 4, 128, False), (1, 4, 32, False), (1, 4, 128, True)),
+        # 8 bytes for each of k / group sums against a quarter of bits / 8 bytes for each of k weights
+        *((2, 4, 128, True), (3, 4, 128, False), (2, 2, 128, False), (1, 2, 128, True)),
+        *((1, 8, 24, False), (1, 8, 512, False)),  # folds that do not end with each block of 256
+    ],
+)
+def test_exact_folds_are_split_only_where_their_sums_are_few(m, bits, group, split):
+    """A split K leaves every fold's sums in memory: for 16 rows and groups of 32, eight times the weight's bytes."""
+    chosen = configs.default(problem("gemm_exact", m, 2048, 6144, bits, group=group))
+    assert (chosen.split > 1) == split
+    assert configs.split_of(group, chosen) == chosen.split
+
+
+def test_one_config_is_enough():
+    """Whatever is left is used, if need be with K in one part."""
+    only = Config(64, 16, 4, 4, 3)
+    assert configs.default(problem("gemm_exact", 16, 4096, 4096, group=24), [only]) == only
+    assert configs.split_of(24, only) == 1 and configs.split_of(16, only) == configs.split_of(0, only) == 4
 
 
 def test_something_is_left_for_every_target_and_height():
@@ -42,7 +69,7 @@ def test_something_is_left_for_every_target_and_height():
                 kept = configs.prune(everything, configs.reported(target, kind)[kernel], target)
                 assert kept
                 for m in (1, 16, 100):
-                    assert configs.choose(kernel, 4, kind, m, 4096, 4096, "", target) in kept
+                    assert configs.choose(problem(kernel, m, 4096, 4096, kind=kind), "", target) in kept
 
 
 @pytest.mark.parametrize("target", SHARED_BYTES)
@@ -62,6 +89,6 @@ def test_tuned_entries_win(tmp_path, monkeypatch):
     name = configs.file_name("NVIDIA H100 80GB HBM3 (made up)")
     assert name == "nvidia-h100-80gb-hbm3-made-up.json"
     (tmp_path / "tuned" / name).write_text(json.dumps({"entries": [entry]}))
-    chosen = [configs.choose("gemm_float", 4, "plain", m, 4096, n, "NVIDIA H100 80GB HBM3 (made up)", "") for m, n in
-              ((9, 4096), (16, 4096), (17, 4096), (16, 8192))]  # fmt: skip
+    problems = [problem("gemm_float", m, 4096, k) for m, k in ((9, 4096), (16, 4096), (17, 4096), (16, 8192))]
+    chosen = [configs.choose(p, "NVIDIA H100 80GB HBM3 (made up)", "") for p in problems]
     assert [c == config for c in chosen] == [True, True, False, False]

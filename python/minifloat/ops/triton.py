@@ -130,21 +130,23 @@ def _float(p: TritonPlan, x, weight, bias):
     parts = p.parts[x.dtype]
     few = m <= kernels.configs.GEMV_ROWS
     kernel, kind = "gemv_float" if few else "gemm_float", kernels.configs.kind_of(p.w.aligned, 1 if few else parts[0])
-    config = kernels.configs.choose(kernel, p.w.bits, kind, m, p.n, p.k, *_gpu(x.device))
+    problem = kernels.configs.Problem(kernel, p.w.bits, kind, p.w.group, X_TYPES[x.dtype], m, p.n, p.k)
+    config = kernels.configs.choose(problem, *_gpu(x.device))
     common = (x, weight, bias, p.table(x.device), p.w, p.layout, p.n)
     return kernels.gemv_float.linear(*common, config) if few else kernels.gemm_float.linear(*common, parts, config)
 
 
 def _exact(p: TritonPlan, x, weight, bias, fold):
-    table = p.table(x.device, "activation")
+    kernels, table = _kernels(), p.table(x.device, "activation")
     length = fold.length or p.k
-    digits = _kernels().quantize.quantize_digits(x, p.encode, p.a_group, fold.a_digits, table, length, fold.sums)
+    digits = kernels.quantize.quantize_digits(x, p.encode, p.a_group, fold.a_digits, table, length, fold.sums)
     if not x.is_cuda:  # on a GPU this would wait for the device: there the NaN of the scale reaches the result
         _check_finite(p, x, digits.scales)
-    kind = _kernels().configs.kind_of(fold.aligned)
-    config = _kernels().configs.choose("gemm_exact", p.w.bits, kind, x.shape[0], p.n, p.k, *_gpu(x.device))
+    kind = kernels.configs.kind_of(fold.aligned)
+    problem = kernels.configs.Problem("gemm_exact", p.w.bits, kind, fold.length, X_TYPES[x.dtype], x.shape[0], p.n, p.k)
+    config = kernels.configs.choose(problem, *_gpu(x.device))
     common = (weight, bias, p.table(x.device), p.w, p.layout, p.n)
-    return _kernels().gemm_exact.linear(digits, *common, p.k, fold, x.dtype, config)
+    return kernels.gemm_exact.linear(digits, *common, p.k, fold, x.dtype, config)
 
 
 def _check_finite(p: TritonPlan, x, scales) -> None:
