@@ -15,9 +15,10 @@ import torch
 import minifloat as mf
 
 HERE = Path(__file__).parent
+OPS = ("linear", "linear_backward", "pack_weight", "restore_weight", "pack", "unpack", "quantize", "dequantize")
 
 
-@pytest.mark.parametrize("name", ["test_linear.py", "test_storage.py"])
+@pytest.mark.parametrize("name", ["test_linear.py", "test_storage.py", "test_bad_input.py"])
 def test_interpreted(name):
     if importlib.util.find_spec("triton") is None:
         pytest.skip("Triton is not installed: pip install triton")
@@ -58,6 +59,34 @@ except ValueError as error:
     state, error = done.stdout.splitlines()
     assert state == "not installed: pip install triton"
     assert error.startswith("linear: backend 'triton' is not installed: pip install triton; usable here: cpu")
+
+
+def test_a_layer_without_triton_says_how_to_get_it():
+    """Where a weight is laid out for the backend, as QLinear.cuda() does, and where x meets it."""
+    script = """
+import sys
+sys.modules["triton"] = None  # import triton fails
+import torch, minifloat as mf
+from minifloat.ops import triton
+q = mf.quantize(torch.randn(8, 64), "int4-g32")
+weight, plan = mf.ops.prepare(q, None)
+for call in (lambda: triton.prepare(q, None), lambda: triton.linear(torch.randn(2, 64), weight, plan, None, 8)):
+    try:
+        call()
+    except ModuleNotFoundError as error:
+        print(error.name, error)
+"""
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}  # takes CPU tensors for the backend's
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    wanted = "triton CUDA tensors without compiled CUDA kernels need Triton, which is not installed: pip install triton"
+    assert done.stdout.splitlines() == [wanted] * 2
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_ops_of_cuda_tensors_have_a_kernel(op):
+    """Triton's, where the extension has no CUDA kernels."""
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"minifloat::{op}", "CUDA")
 
 
 def test_backends_name_triton_and_cuda():

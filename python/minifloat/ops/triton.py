@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import math
 import os
 from functools import cache
 from importlib.metadata import version
@@ -16,6 +15,22 @@ import numpy as np
 import torch
 
 from .records import OPERAND, plan_record
+from .triton_checks import (
+    as_rows,
+    check,
+    check_bias,
+    check_bits,
+    check_codes,
+    check_finite,
+    check_layout,
+    check_packed,
+    check_storage,
+    check_weight,
+    check_width,
+    groups_of,
+    operand_bytes,
+)
+from .triton_kernels import kernels
 from .triton_plan import X_TYPES, TritonPlan, plan_of
 
 RAW_SCALES = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # others: uint8 codes
@@ -24,15 +39,6 @@ RAW_SCALES = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # others: u
 def interpreting() -> bool:
     """Whether kernels are interpreted on the CPU. Triton reads the variable when it is imported."""
     return os.environ.get("TRITON_INTERPRET") == "1"
-
-
-@cache
-def _kernels():
-    """The package of kernels with its modules, which import Triton."""
-    from ..kernels import triton
-    from ..kernels.triton import configs, gemm_exact, gemm_float, gemv_float, operand, pack, quantize  # noqa: F401
-
-    return triton
 
 
 def state() -> str:
@@ -83,36 +89,13 @@ def _gpu(device: torch.device) -> tuple[str, str]:
     ) else "sm_80"
 
 
-def _rows(x: torch.Tensor, k: int, op: str) -> torch.Tensor:
-    """x as a contiguous matrix with k columns, with the messages of the CPU ops."""
-    if x.dtype not in X_TYPES:
-        kind = {torch.float64: "Double"}.get(x.dtype, str(x.dtype).removeprefix("torch."))
-        raise ValueError(f"{op}: x is {kind}; expected float32, bfloat16 or float16")
-    if x.dim() < 1 or x.shape[-1] != k:
-        raise ValueError(f"{op}: x has shape {list(x.shape)} but the weight has K={k}")
-    return (x if x.dim() == 2 else x.reshape(math.prod(x.shape[:-1]), k)).contiguous()
-
-
-def _check_weight(p: TritonPlan, weight: torch.Tensor, x: torch.Tensor) -> None:
-    wanted = p.layout.bytes
-    if weight.dtype != torch.uint8 or weight.numel() != wanted or not weight.is_contiguous():
-        raise ValueError(
-            f"linear: the packed weight must be {wanted} contiguous bytes, got {weight.numel()} of {weight.dtype}"
-        )
-    if weight.device != x.device:
-        raise ValueError(f"linear: x is on {x.device} but the weight is on {weight.device}")
-
-
 def linear(x, weight, plan, bias, out_features):
     """minifloat::linear: see csrc/linear.cpp."""
     p = plan_of(plan)
-    if out_features != p.n:
-        raise ValueError(f"linear: out_features={out_features} but the weight has N={p.n}")
-    rows = _rows(x, p.k, "linear")
-    _check_weight(p, weight, x)
+    check_weight(p, weight, n=out_features)
+    rows = as_rows(x, p.k, "linear", weight.device)
     if bias is not None:
-        if tuple(bias.shape) != (p.n,):
-            raise ValueError(f"linear: bias has shape {list(bias.shape)}, expected [{p.n}]")
+        check_bias(p, bias, x)
         bias = bias.float().contiguous()
     fold = p.fold if p.exact else None
     with _on(x):
@@ -126,42 +109,34 @@ def linear(x, weight, plan, bias, out_features):
 
 
 def _float(p: TritonPlan, x, weight, bias):
-    kernels, m = _kernels(), x.shape[0]
+    triton, m = kernels(), x.shape[0]
     parts = p.parts[x.dtype]
-    few = m <= kernels.configs.GEMV_ROWS
-    kernel, kind = "gemv_float" if few else "gemm_float", kernels.configs.kind_of(p.w.aligned, 1 if few else parts[0])
-    problem = kernels.configs.Problem(kernel, p.w.bits, kind, p.w.group, X_TYPES[x.dtype], m, p.n, p.k)
-    config = kernels.configs.choose(problem, *_gpu(x.device))
+    few = m <= triton.configs.GEMV_ROWS
+    kernel, kind = "gemv_float" if few else "gemm_float", triton.configs.kind_of(p.w.aligned, 1 if few else parts[0])
+    problem = triton.configs.Problem(kernel, p.w.bits, kind, p.w.group, X_TYPES[x.dtype], m, p.n, p.k)
+    config = triton.configs.choose(problem, *_gpu(x.device))
     common = (x, weight, bias, p.table(x.device), p.w, p.layout, p.n)
-    return kernels.gemv_float.linear(*common, config) if few else kernels.gemm_float.linear(*common, parts, config)
+    return triton.gemv_float.linear(*common, config) if few else triton.gemm_float.linear(*common, parts, config)
 
 
 def _exact(p: TritonPlan, x, weight, bias, fold):
-    kernels, table = _kernels(), p.table(x.device, "activation")
+    triton, table = kernels(), p.table(x.device, "activation")
     length = fold.length or p.k
-    digits = kernels.quantize.quantize_digits(x, p.encode, p.a_group, fold.a_digits, table, length, fold.sums)
+    digits = triton.quantize.quantize_digits(x, p.encode, p.a_group, fold.a_digits, table, length, fold.sums)
     if not x.is_cuda:  # on a GPU this would wait for the device: there the NaN of the scale reaches the result
-        _check_finite(p, x, digits.scales)
-    kind = kernels.configs.kind_of(fold.aligned)
-    problem = kernels.configs.Problem("gemm_exact", p.w.bits, kind, fold.length, X_TYPES[x.dtype], x.shape[0], p.n, p.k)
-    config = kernels.configs.choose(problem, *_gpu(x.device))
+        check_finite(p, x, digits.scales)
+    kind = triton.configs.kind_of(fold.aligned)
+    problem = triton.configs.Problem("gemm_exact", p.w.bits, kind, fold.length, X_TYPES[x.dtype], x.shape[0], p.n, p.k)
+    config = triton.configs.choose(problem, *_gpu(x.device))
     common = (weight, bias, p.table(x.device), p.w, p.layout, p.n)
-    return kernels.gemm_exact.linear(digits, *common, p.k, fold, x.dtype, config)
-
-
-def _check_finite(p: TritonPlan, x, scales) -> None:
-    if p.encode.nan_code >= 0 or not scales.isnan().any():
-        return
-    row, column = (~torch.isfinite(x)).nonzero()[0].tolist()
-    raise ValueError(
-        f"linear: x holds {x[row, column].item()} at row {row}, column {column}, and the activation format has no NaN"
-    )
+    return triton.gemm_exact.linear(digits, *common, p.k, fold, x.dtype, config)
 
 
 def linear_backward(grad, weight, plan, in_features):
     """minifloat::linear_backward: grad @ w with w decoded."""
     p = plan_of(plan)
-    rows = _rows(grad, p.n, "linear_backward").float()
+    check_weight(p, weight, k=in_features)
+    rows = as_rows(grad, p.n, "linear_backward", weight.device).float()
     with _on(grad):
         w = _dequantized(p, weight)
     return (rows @ w).to(grad.dtype).reshape(*grad.shape[:-1], p.k)
@@ -169,7 +144,7 @@ def linear_backward(grad, weight, plan, in_features):
 
 def _dequantized(p: TritonPlan, weight: torch.Tensor) -> torch.Tensor:
     """float32 (N, K)."""
-    pack, table = _kernels().pack, p.table(weight.device)
+    pack, table = kernels().pack, p.table(weight.device)
 
     def looked_up(start, codes):
         return table[start : start + 256][codes.long()].contiguous()
@@ -178,30 +153,32 @@ def _dequantized(p: TritonPlan, weight: torch.Tensor) -> torch.Tensor:
     if p.w.scale_kind == "power_of_two":  # code 0 is 2**-127, a subnormal
         scales = torch.where(scales == 0, 1 << 22, scales.int() << 23).int().view(torch.float32)
     elif p.w.scale_kind == "two_level":
-        scales = looked_up(_kernels().operand.SCALE_VALUES, scales)
+        scales = looked_up(kernels().operand.SCALE_VALUES, scales)
     points = None
     if p.w.has_zero_point:
-        points = looked_up(_kernels().operand.VALUES, pack.points_of(weight, p.n, p.k, p.w))
+        points = looked_up(kernels().operand.VALUES, pack.points_of(weight, p.n, p.k, p.w))
     second = torch.full((1,), float(p.weight["tensor_scale"]), device=weight.device)
     codes = pack.codes_of(weight, p.n, p.k, p.w)
-    return _kernels().quantize.dequantize(codes, scales.float().contiguous(), points, second, table)
+    return kernels().quantize.dequantize(codes, scales.float().contiguous(), points, second, table)
 
 
 def pack_weight(packed, scales, zero_points, plan):
     """minifloat::pack_weight: canonical storage -> the layout of kernels/triton/pack.py."""
     p = plan_of(plan)
     with _on(packed):
-        return _kernels().pack.pack_weight(packed.contiguous(), scales, zero_points, p.n, p.k, p.w)
+        check_storage(p, packed, scales, zero_points)
+        return kernels().pack.pack_weight(packed.contiguous(), scales, zero_points, p.n, p.k, p.w)
 
 
 def restore_weight(weight, plan):
     """minifloat::restore_weight: packed codes, scales as raw bytes, zero points (empty without)."""
     p = plan_of(plan)
     raw = RAW_SCALES.get(p.w.scale_kind, torch.uint8)
+    check_layout(p, weight)
     with _on(weight):
-        packed = _kernels().pack.pack(_kernels().pack.codes_of(weight, p.n, p.k, p.w), p.w.bits)
-        scales = _kernels().pack.scales_of(weight, p.n, p.k, p.w, raw)
-        points = _kernels().pack.points_of(weight, p.n, p.k, p.w)
+        packed = kernels().pack.pack(kernels().pack.codes_of(weight, p.n, p.k, p.w), p.w.bits)
+        scales = kernels().pack.scales_of(weight, p.n, p.k, p.w, raw)
+        points = kernels().pack.points_of(weight, p.n, p.k, p.w)
     if p.weight["granularity"] == 0:
         scales, points = scales[:1], points[:1]
     # clone and not contiguous(), which leaves odd strides on dimensions of size 1
@@ -210,52 +187,56 @@ def restore_weight(weight, plan):
 
 
 def pack(codes, bits):
-    """minifloat::pack. A code that does not fit loses its high bits here: finding it would wait for the device."""
+    """minifloat::pack. On a GPU a code that does not fit loses its high bits: finding it would wait for the device."""
+    check_bits(bits)
+    check_codes(codes, "pack")
+    if not codes.is_cuda:
+        check_width(codes, bits)
     with _on(codes):
-        return _kernels().pack.pack(codes.contiguous(), bits)
+        return kernels().pack.pack(codes.contiguous(), bits)
 
 
 def unpack(packed, bits, k):
     """minifloat::unpack."""
-    if packed.dim() != 2 or packed.shape[1] != -(-k * bits // 8):
-        wanted = -(-k * bits // 8)
-        raise ValueError(f"unpack: K={k} at {bits} bits takes rows of {wanted} uint8 bytes, got {list(packed.shape)}")
+    check_packed(packed, bits, k)
     with _on(packed):
-        return _kernels().pack.unpack(packed.contiguous(), bits, k)
+        return kernels().pack.unpack(packed.contiguous(), bits, k)
 
 
 @cache
 def _operand(data: bytes, device: torch.device):
     record = np.frombuffer(data, OPERAND)[0]
-    table = torch.from_numpy(_kernels().operand.table_of(record)).to(device)
-    return _kernels().operand.encode_of(record), int(record["group_size"]), table
+    table = torch.from_numpy(kernels().operand.table_of(record)).to(device)
+    return kernels().operand.encode_of(record), int(record["group_size"]), table
 
 
 def quantize(x, operand, scales=None, zero_points=None, tensor_scale=1.0):
     """minifloat::quantize: codes, float32 scales and zero points (M, groups), second level (0-d)."""
-    encode, group, table = _operand(operand.numpy().tobytes(), x.device)
-    rows = x.contiguous()
-    groups = x.shape[1] // group if group else 1
+    encode, group, table = _operand(operand_bytes(operand), x.device)
+    check(x.dim() == 2, f"quantize: x must be (rows, K), got shape {list(x.shape)}")
+    groups = groups_of(group, x.shape[1])
+    rows = as_rows(x, x.shape[1], "quantize")
     given = None
     if scales is not None:
         spread = [s.float().expand(x.shape[0], groups).contiguous() for s in (scales, zero_points) if s is not None]
         points = spread[1] if len(spread) == 2 else torch.zeros_like(spread[0])
         given = (spread[0], points, torch.full((1,), tensor_scale, device=x.device))
     with _on(x):
-        codes, scales, points, second = _kernels().quantize.quantize_codes(rows, encode, group, table, given)
+        codes, scales, points, second = kernels().quantize.quantize_codes(rows, encode, group, table, given)
     return codes, scales, points if encode.has_zero_point else points.new_empty(0), second[0]
 
 
 def dequantize(codes, scales, zero_points, tensor_scale, operand):
     """minifloat::dequantize: float32 (M, K)."""
-    _, group, table = _operand(operand.numpy().tobytes(), codes.device)
-    groups = codes.shape[1] // group if group else 1
+    _, group, table = _operand(operand_bytes(operand), codes.device)
+    check_codes(codes, "dequantize")
+    groups = groups_of(group, codes.shape[1])
     spread = [
         None if s is None else s.float().expand(codes.shape[0], groups).contiguous() for s in (scales, zero_points)
     ]
     second = torch.full((1,), tensor_scale, device=codes.device)
     with _on(codes):
-        return _kernels().quantize.dequantize(codes.contiguous(), *spread, second, table)
+        return kernels().quantize.dequantize(codes.contiguous(), *spread, second, table)
 
 
 def _setup_context(ctx, inputs, output):

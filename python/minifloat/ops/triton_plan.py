@@ -9,6 +9,7 @@ import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .records import CARRIERS, MAGIC, PLAN, VERSION
+from .triton_kernels import kernels
 
 CARRIER_NAMES = {number: name for name, number in CARRIERS.items()}
 CARRIER_NAMES[CARRIERS["int16_windows"]] = "float64"  # what the CPU has for some of those
@@ -43,9 +44,15 @@ class TritonPlan:
 
     @cached_property
     def layout(self):
-        from ..kernels.triton.pack import layout_of
+        """pack.Layout."""
+        return kernels().pack.layout_of(self.n, self.k, self.w)
 
-        return layout_of(self.n, self.k, self.w)
+    @property
+    def scale_bytes(self) -> int:
+        """Of one scale as stored."""
+        from ..kernels.triton.operand import SCALE_BYTES
+
+        return SCALE_BYTES[self.w.scale_kind]
 
     def table(self, device: torch.device, of: str = "weight") -> torch.Tensor:
         """operand.table_of on a device."""
@@ -113,12 +120,18 @@ def _parse(data: bytes) -> TritonPlan:
     return TritonPlan(record)
 
 
+def _bytes_of(record: torch.Tensor) -> bytes:
+    """Of the plan; none if it is no contiguous tensor of bytes on the CPU."""
+    fits = record.device.type == "cpu" and record.dtype == torch.uint8 and record.is_contiguous()
+    return record.numpy().tobytes() if fits else b""
+
+
 def plan_of(record: torch.Tensor) -> TritonPlan:
     """The parsed plan, kept for as long as its tensor lives and nothing writes to it."""
     if record.is_inference():  # these count no versions
-        return _parse(record.numpy().tobytes())
+        return _parse(_bytes_of(record))
     version, plan = _plans.get(record, (None, None))
     if version != record._version:
-        plan = _parse(record.numpy().tobytes())
+        plan = _parse(_bytes_of(record))
         _plans[record] = record._version, plan
     return plan
