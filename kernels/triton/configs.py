@@ -48,15 +48,32 @@ GEMM = (
 CONFIGS = {"gemv_float": GEMV, "gemm_float": GEMM, "gemm_exact": GEMM}
 
 
-def prune(configs, reports: dict[str, dict[str, int]], target: str) -> list[Config]:
+class Gpu(NamedTuple):
+    """name: what torch calls it. target: whose compiled resources it is held to; "" for none (the interpreter).
+
+    shared_bytes: what one program may use there, 0 if that is not known.
+    """
+
+    name: str
+    target: str
+    shared_bytes: int = 0
+
+
+def target_of(capability: tuple[int, int]) -> str:
+    """The target whose code is like that for an NVIDIA GPU: 12.x has 8.x's tensor core instructions and not 9.x's."""
+    return "sm_90" if 9 <= capability[0] < 12 else "sm_80"
+
+
+def prune(configs, reports: dict[str, dict[str, int]], target: str, shared_bytes: int = 0) -> list[Config]:
     """The configs that fit `target`, from what the compiler reported: {str(config): {"shared": .., "spills": ..}}.
 
     One that was never compiled for the target is left out too.
+    shared_bytes: what the GPU has, which can be less than the target's: 101376 on sm_86, sm_89 and sm_120.
     """
-    fits = []
+    limit, fits = min(SHARED_BYTES[target], shared_bytes or SHARED_BYTES[target]), []
     for config in configs:
         report = reports.get(str(config))
-        if report and not report["spills"] and report["shared"] <= SHARED_BYTES[target]:
+        if report and not report["spills"] and report["shared"] <= limit:
             fits.append(config)
     return fits
 
@@ -120,9 +137,9 @@ def default(problem: Problem, configs=None) -> Config:
     return min(candidates, key=distance)
 
 
-def rows_bucket(m: int) -> int:
-    """M rounded up to a power of two, 4096 at most: problems of one bucket share a tuned config."""
-    return min(1 << max(m - 1, 0).bit_length(), 4096)
+def bucket_of(problem: Problem) -> Problem:
+    """With M rounded up to a power of two, 4096 at most: problems of one bucket share a tuned config."""
+    return problem._replace(m=min(1 << max(problem.m - 1, 0).bit_length(), 4096))
 
 
 def file_name(gpu: str) -> str:
@@ -131,43 +148,55 @@ def file_name(gpu: str) -> str:
 
 
 @cache
-def tuned(gpu: str) -> dict[tuple, Config]:
-    """{(kernel, bits, rows bucket, n, k): config} of tuned/<gpu>.json; empty without that file."""
+def tuned(gpu: str) -> dict[Problem, Config]:
+    """{problem of bucket_of: config} of tuned/<gpu>.json; empty without that file."""
     path = HERE / "tuned" / file_name(gpu)
     if not path.is_file():
         return {}
     entries = json.loads(path.read_text())["entries"]
-    return {tuple(e["problem"]): Config(**e["config"]) for e in entries}
+    return {Problem(**e["problem"]): Config(**e["config"]) for e in entries}
 
 
 def kind_of(aligned: bool, parts: int = 1) -> str:
-    """What decides, besides the config, what a kernel needs.
+    """What decides, besides the config and x's type, what a kernel needs.
 
-    "masked": 32 consecutive k's can have several scales. "parts": a value is multiplied as several numbers of x's type.
+    "masked": 32 consecutive k's can have several scales. "parts": one product is several of tensor cores, because a
+    value is a sum of several numbers of x's type or a grid integer has two digits.
     """
-    return "masked" if not aligned else "plain" if parts == 1 else "parts"
+    return "masked" if not aligned else "plain" if parts < 2 else "parts"
 
 
 @cache
-def reported(target: str, kind: str) -> dict[str, dict[str, dict[str, int]]]:
-    """{kernel: {str(config): report}} for a target, from resources.json: the worst of the formats of this kind."""
+def reported(target: str, kind: str, x: str) -> dict[str, dict[str, dict[str, int]]]:
+    """{kernel: {str(config): report}} for a target, from resources.json: the worst of the formats of this kind.
+
+    x: its type in the float kernels, held to the figures of float16 where nothing was compiled for it. gemm_exact
+    multiplies int8 digits whatever it is.
+    """
     path = HERE / "resources.json"
     rows = json.loads(path.read_text())["rows"] if path.is_file() else []
-    worst: dict = {}
+    found: dict = {}
     for row in rows:
-        if row["target"] == target and row["kernel"] in CONFIGS and row["kind"] == kind:
-            seen = worst.setdefault(row["kernel"], {}).setdefault(row["config"], {"shared": 0, "spills": 0})
+        if row["target"] == target and row["kind"] == kind and row["kernel"] in CONFIGS:
+            of_type = found.setdefault(row["kernel"], {}).setdefault(row["x"], {})
+            seen = of_type.setdefault(row["config"], {"shared": 0, "spills": 0})
             for name in seen:
                 seen[name] = max(seen[name], row[name])
-    return worst
+    return {kernel: types.get(x) or types.get("") or types.get("float16", {}) for kernel, types in found.items()}
+
+
+def fitting(problem: Problem, gpu: Gpu) -> list[Config]:
+    """The configs that fit the GPU; all of them if nothing is known of it."""
+    everything = CONFIGS[problem.kernel]
+    if not gpu.target:
+        return list(everything)
+    reports = reported(gpu.target, problem.kind, problem.x).get(problem.kernel, {})
+    return prune(everything, reports, gpu.target, gpu.shared_bytes) or list(everything)
 
 
 @cache
-def choose(problem: Problem, gpu: str, target: str) -> Config:
-    """The config to use on a GPU of this name, which is held to what was recorded for `target` ("sm_90")."""
-    kernel = problem.kernel
-    found = tuned(gpu).get((kernel, problem.bits, rows_bucket(problem.m), problem.n, problem.k))
-    if found:
-        return found
-    fits = prune(CONFIGS[kernel], reported(target, problem.kind).get(kernel, {}), target) if target else None
-    return default(problem, fits or CONFIGS[kernel])
+def choose(problem: Problem, gpu: Gpu) -> Config:
+    """The config to use."""
+    fits = fitting(problem, gpu)
+    found = tuned(gpu.name).get(bucket_of(problem))
+    return found if found in fits else default(problem, fits)

@@ -94,6 +94,11 @@ class Fold(NamedTuple):
         return self.aligned and self.length > 0 and 256 % self.length == 0
 
     @property
+    def products(self) -> int:
+        """How many products of digits one product of two grid integers takes."""
+        return self.weight_digits * self.a_digits
+
+    @property
     def runs(self) -> int:
         """How many folds a chunk can touch."""
         return touched(self.length)

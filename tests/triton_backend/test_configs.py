@@ -5,7 +5,9 @@ import json
 import pytest
 
 from minifloat.kernels.triton import configs
-from minifloat.kernels.triton.configs import CONFIGS, SHARED_BYTES, Config, Problem
+from minifloat.kernels.triton.configs import CONFIGS, SHARED_BYTES, Config, Gpu, Problem
+
+X = ("float16", "bfloat16", "float32")
 
 
 def problem(kernel, m, n, k, bits=4, kind="plain", group=0, x="float16"):
@@ -60,35 +62,110 @@ def test_one_config_is_enough():
     assert configs.split_of(24, only) == 1 and configs.split_of(16, only) == configs.split_of(0, only) == 4
 
 
-def test_something_is_left_for_every_target_and_height():
+KINDS = {
+    "gemv_float": [(kind, x) for kind in ("plain", "masked") for x in X],
+    "gemm_float": [
+        *((kind, x) for kind in ("plain", "masked") for x in X),
+        ("parts", "float16"),
+        ("parts", "bfloat16"),
+    ],
+    "gemm_exact": [(kind, "float32") for kind in ("plain", "masked", "parts")],
+}
+
+
+@pytest.mark.parametrize("target", SHARED_BYTES)
+@pytest.mark.parametrize("kernel", CONFIGS)
+def test_something_is_left_for_every_target_and_height(kernel, target):
     """Spills and shared memory are recorded (resources.json), and pruning by them leaves a config for every M."""
-    for target in SHARED_BYTES:
-        for kernel, everything in CONFIGS.items():
-            kinds = ("plain", "masked", "parts") if kernel == "gemm_float" else ("plain", "masked")
-            for kind in kinds:
-                kept = configs.prune(everything, configs.reported(target, kind)[kernel], target)
-                assert kept
-                for m in (1, 16, 100):
-                    assert configs.choose(problem(kernel, m, 4096, 4096, kind=kind), "", target) in kept
+    for kind, x in KINDS[kernel]:
+        kept = configs.prune(CONFIGS[kernel], configs.reported(target, kind, x)[kernel], target)
+        assert kept
+        for m in (1, 16, 100):
+            assert configs.choose(problem(kernel, m, 4096, 4096, kind=kind, x=x), Gpu("", target)) in kept
 
 
 @pytest.mark.parametrize("target", SHARED_BYTES)
 @pytest.mark.parametrize("kernel", ["gemm_exact", "gemm_float"])
 def test_large_tiles_fit(kernel, target):
     """With group scales too: the worst format of the table decides what is kept."""
-    for kind, tile in (("plain", (128, 128)), ("masked", (64, 128))):
-        kept = configs.prune(CONFIGS[kernel], configs.reported(target, kind)[kernel], target)
+    # nvfp4 x nvfp4 spills 8 bytes in the tile of 64 x 128 on sm_90
+    masked = (128, 64) if (kernel, target) == ("gemm_exact", "sm_90") else (64, 128)
+    for kind, tile in (("plain", (128, 128)), ("masked", masked)):
+        kept = configs.prune(CONFIGS[kernel], configs.reported(target, kind, "float16")[kernel], target)
         assert tile in {(c.block_n, c.block_m) for c in kept}, kind
 
 
-def test_tuned_entries_win(tmp_path, monkeypatch):
-    monkeypatch.setattr(configs, "HERE", tmp_path)
+def test_types_that_were_not_compiled_are_held_to_float16():
+    held = {x: configs.reported("sm_90", "masked", x)["gemm_float"] for x in X}
+    assert held["float32"] == held["bfloat16"] == held["float16"]
+    plain = {x: configs.reported("sm_90", "plain", x)["gemm_float"] for x in X}
+    assert plain["float32"] != plain["float16"] != plain["bfloat16"]
+
+
+SMALL = 99 * 1024  # sm_86, sm_89 and sm_120
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("kernel", CONFIGS)
+def test_what_is_chosen_fits_a_gpu_with_less_shared_memory(kernel, target):
+    for kind, x in KINDS[kernel]:
+        reports = configs.reported(target, kind, x)[kernel]
+        for m in (1, 16, 100, 1000):
+            chosen = configs.choose(problem(kernel, m, 4096, 4096, kind=kind, x=x), Gpu("", target, SMALL))
+            assert reports[str(chosen)]["shared"] <= SMALL and not reports[str(chosen)]["spills"]
+    if kernel == "gemm_float":  # there is something to leave out
+        assert any(r["shared"] > SMALL for r in configs.reported(target, "plain", "float16")[kernel].values())
+
+
+def test_the_smaller_limit_holds():
+    a, b = (Config(n, 16, 1, 4, 2) for n in (16, 32))
+    seen = reports([(a, SMALL, 0), (b, SMALL + 1, 0)])
+    assert configs.prune([a, b], seen, "sm_80", SMALL) == [a]
+    assert configs.prune([a, b], seen, "sm_80", 1 << 20) == configs.prune([a, b], seen, "sm_80") == [a, b]
+
+
+def test_targets():
+    wanted = {(8, 0): "sm_80", (8, 9): "sm_80", (9, 0): "sm_90", (10, 3): "sm_90", (12, 0): "sm_80"}
+    assert {capability: configs.target_of(capability) for capability in wanted} == wanted
+
+
+@pytest.fixture
+def tuned(tmp_path, monkeypatch):
+    """Writes entries for the made-up GPU that it returns."""
+    gpu = Gpu("NVIDIA H100 80GB HBM3 (made up)", "sm_90")
     (tmp_path / "tuned").mkdir()
-    config = Config(64, 16, 8, 4, 2)
-    entry = {"problem": ["gemm_float", 4, 16, 4096, 4096], "config": config._asdict(), "time_us": 1.0}
-    name = configs.file_name("NVIDIA H100 80GB HBM3 (made up)")
-    assert name == "nvidia-h100-80gb-hbm3-made-up.json"
-    (tmp_path / "tuned" / name).write_text(json.dumps({"entries": [entry]}))
-    problems = [problem("gemm_float", m, 4096, k) for m, k in ((9, 4096), (16, 4096), (17, 4096), (16, 8192))]
-    chosen = [configs.choose(p, "NVIDIA H100 80GB HBM3 (made up)", "") for p in problems]
-    assert [c == config for c in chosen] == [True, True, False, False]
+    (tmp_path / "resources.json").write_text((configs.HERE / "resources.json").read_text())
+    monkeypatch.setattr(configs, "HERE", tmp_path)
+    assert configs.file_name(gpu.name) == "nvidia-h100-80gb-hbm3-made-up.json"
+
+    def write(*entries):
+        rows = [{"problem": p._asdict(), "config": c._asdict(), "time_us": 1.0} for p, c in entries]
+        (tmp_path / "tuned" / configs.file_name(gpu.name)).write_text(json.dumps({"entries": rows}))
+        return gpu
+
+    yield write
+    configs.tuned.cache_clear()
+    configs.choose.cache_clear()
+
+
+def test_tuned_entries_win(tuned):
+    """For what they were measured with: every field of the problem counts, M by its power of two."""
+    known, config = problem("gemm_float", 16, 4096, 4096, group=128), Config(64, 16, 8, 4, 3)
+    gpu = tuned((known, config))
+    assert configs.default(known, configs.fitting(known, gpu)) != config
+    assert configs.choose(known, gpu) == configs.choose(known._replace(m=9), gpu) == config
+    others = [
+        *({"kernel": "gemm_exact"}, {"bits": 5}, {"kind": "parts"}, {"group": 0}, {"group": 64}, {"x": "bfloat16"}),
+        *({"m": 17}, {"m": 8}, {"n": 65536}, {"k": 512}),
+    ]
+    for changed in others:
+        assert configs.choose(known._replace(**changed), gpu) != config, changed
+
+
+def test_tuned_entries_that_do_not_fit_are_left(tuned):
+    known = problem("gemm_float", 128, 4096, 4096, group=128)
+    large, foreign = Config(128, 128, 1, 8, 3, 4), Config(48, 16, 1, 4, 3)
+    gpu = tuned((known, large), (known._replace(n=8192), foreign))
+    assert configs.choose(known, gpu) == large
+    assert configs.choose(known, gpu._replace(shared_bytes=SMALL)) != large
+    assert configs.choose(known._replace(n=8192), gpu) in CONFIGS["gemm_float"]

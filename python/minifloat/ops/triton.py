@@ -14,6 +14,8 @@ from importlib.metadata import version
 import numpy as np
 import torch
 
+from ..kernels.triton import configs  # needs no Triton
+from ..kernels.triton.configs import GEMV_ROWS, Gpu, Problem, kind_of, target_of
 from .records import OPERAND, plan_record
 from .triton_checks import (
     as_rows,
@@ -77,16 +79,25 @@ def _on(x: torch.Tensor):
 
 
 @cache
-def _gpu(device: torch.device) -> tuple[str, str]:
-    """Name, and the architecture whose compiled resources it is held to."""
+def gpu_of(device: torch.device) -> Gpu:
+    """What decides the tile shapes there."""
     if device.type != "cuda":
-        return "", ""
-    if torch.version.hip:
-        return torch.cuda.get_device_name(device), "gfx942"
-    return torch.cuda.get_device_name(device), "sm_90" if torch.cuda.get_device_capability(device) >= (
-        9,
-        0,
-    ) else "sm_80"
+        return Gpu("", "", 0)
+    properties = torch.cuda.get_device_properties(device)
+    target = "gfx942" if torch.version.hip else target_of((properties.major, properties.minor))
+    return Gpu(properties.name, target, getattr(properties, "shared_memory_per_block_optin", 0))
+
+
+def problem_of(p: TritonPlan, m: int, dtype: torch.dtype) -> Problem:
+    """What is to be multiplied, as the configs are chosen by it."""
+    if p.exact:
+        kind = kind_of(p.fold.aligned, p.fold.products)
+        return Problem("gemm_exact", p.w.bits, kind, p.fold.length, X_TYPES[dtype], m, p.n, p.k)
+    if m <= GEMV_ROWS:
+        return Problem("gemv_float", p.w.bits, kind_of(p.w.aligned), p.w.group, X_TYPES[dtype], m, p.n, p.k)
+    parts, _ = p.parts[dtype]
+    x = X_TYPES[dtype] if parts else "float32"
+    return Problem("gemm_float", p.w.bits, kind_of(p.w.aligned, parts), p.w.group, x, m, p.n, p.k)
 
 
 def linear(x, weight, plan, bias, out_features):
@@ -109,27 +120,22 @@ def linear(x, weight, plan, bias, out_features):
 
 
 def _float(p: TritonPlan, x, weight, bias):
-    triton, m = kernels(), x.shape[0]
-    parts = p.parts[x.dtype]
-    few = m <= triton.configs.GEMV_ROWS
-    kernel, kind = "gemv_float" if few else "gemm_float", triton.configs.kind_of(p.w.aligned, 1 if few else parts[0])
-    problem = triton.configs.Problem(kernel, p.w.bits, kind, p.w.group, X_TYPES[x.dtype], m, p.n, p.k)
-    config = triton.configs.choose(problem, *_gpu(x.device))
+    problem = problem_of(p, x.shape[0], x.dtype)
+    config = configs.choose(problem, gpu_of(x.device))
     common = (x, weight, bias, p.table(x.device), p.w, p.layout, p.n)
-    return triton.gemv_float.linear(*common, config) if few else triton.gemm_float.linear(*common, parts, config)
+    if problem.kernel == "gemv_float":
+        return kernels().gemv_float.linear(*common, config)
+    return kernels().gemm_float.linear(*common, p.parts[x.dtype], config)
 
 
 def _exact(p: TritonPlan, x, weight, bias, fold):
-    triton, table = kernels(), p.table(x.device, "activation")
-    length = fold.length or p.k
-    digits = triton.quantize.quantize_digits(x, p.encode, p.a_group, fold.a_digits, table, length, fold.sums)
+    table, length = p.table(x.device, "activation"), fold.length or p.k
+    digits = kernels().quantize.quantize_digits(x, p.encode, p.a_group, fold.a_digits, table, length, fold.sums)
     if not x.is_cuda:  # on a GPU this would wait for the device: there the NaN of the scale reaches the result
         check_finite(p, x, digits.scales)
-    kind = triton.configs.kind_of(fold.aligned)
-    problem = triton.configs.Problem("gemm_exact", p.w.bits, kind, fold.length, X_TYPES[x.dtype], x.shape[0], p.n, p.k)
-    config = triton.configs.choose(problem, *_gpu(x.device))
+    config = configs.choose(problem_of(p, x.shape[0], x.dtype), gpu_of(x.device))
     common = (weight, bias, p.table(x.device), p.w, p.layout, p.n)
-    return triton.gemm_exact.linear(digits, *common, p.k, fold, x.dtype, config)
+    return kernels().gemm_exact.linear(digits, *common, p.k, fold, x.dtype, config)
 
 
 def linear_backward(grad, weight, plan, in_features):
