@@ -1,7 +1,6 @@
 """Every linear kernel against the emulator: on a GPU, or interpreted (test_interpreter.py runs this file that way)."""
 
 import itertools
-import zlib
 
 import pytest
 import torch
@@ -17,31 +16,74 @@ FORMATS = (
     *("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e7m0", "ue4m4", "nf4", "dynamic8", "flint4"),
 )
 GRANULARITIES = (
-    *("tensor", "row", "g8", "g16", "g24", "g32", "g64-bf16", "g32-e8m0", "g16-e4m3fn", "row-bf16", "g96", "g256"),
+    *(
+        "tensor",
+        "row",
+        "g8",
+        "g16",
+        "g24",
+        "g32",
+        "g64-bf16",
+        "g32-e8m0",
+        "g16-e4m3fn",
+        "row-bf16",
+        "g96",
+        "g128",
+        "g256",
+    ),
 )
 ACTIVATIONS = (
     *("int8-row", "mxint8", "int8-g16", "e2m1-g32-e8m0", "nvfp4", "e2m3-row-bf16", "int4-tensor", "e3m2-g24"),
     "uint8-row",
 )
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-SHAPES = ((1, 37, 97), (2, 17, 31), (3, 41, 192), (5, 7, 192), (7, 67, 384), (19, 13, 256), (1, 1, 1))
+SHAPES = (
+    *((1, 37, 97), (2, 17, 31), (3, 41, 192), (5, 7, 192), (7, 67, 384), (19, 13, 256), (1, 1, 1)),
+    *((5, 37, 97), (17, 67, 131), (3, 13, 512), (2, 11, 512)),
+)
+CASES = 3  # of each format
 
 
 def fits(spec, k):
     return not spec.group_size or (k % spec.group_size == 0 and k >= spec.group_size)
 
 
-def cases(name, count, *choices):
-    """`count` tuples of a shape and one of each of `choices`, picked by a hash of the name where groups fit K."""
-    seed, found = zlib.crc32(name.encode()), []
-    for i in itertools.count():
-        picked = [c[(seed // 7**j + i * (2 * j + 1)) % len(c)] for j, c in enumerate(choices)]
-        shape = SHAPES[(seed // 256 + i) % len(SHAPES)]
-        specs = [mf.QuantSpec.parse(p) for p in picked]
-        if all(fits(s, shape[2]) for s in specs):
-            found.append((i, shape, specs))
-        if len(found) == count:
-            return found
+def cases(name, exact=False):
+    """CASES tuples of a number, a shape, a weight spec, an activation spec or None, and a type of x.
+
+    Numbers run on from format to format. Granularities go round by them, types and activations go on by one with each
+    round, and the shape is the next one that fits.
+    """
+    first = FORMATS.index(name) * CASES
+    for i in range(first, first + CASES):
+        turn = i // len(GRANULARITIES)
+        weight = mf.QuantSpec.parse(f"{name}-{GRANULARITIES[i % len(GRANULARITIES)]}")
+        for j in itertools.count():
+            shape = SHAPES[(i + j // len(ACTIVATIONS)) % len(SHAPES)]
+            spec = ACTIVATIONS[(i + turn + j) % len(ACTIVATIONS)]
+            activation = mf.QuantSpec.parse(spec) if exact else None
+            if fits(weight, shape[2]) and (not exact or fits(activation, shape[2])):
+                yield i, shape, weight, activation, DTYPES[turn % 3]
+                break
+
+
+def test_cases_meet():
+    """Each granularity meets each type of x, both contracts, and each kernel; each activation and shape occurs."""
+    for exact in (False, True):
+        found = [case for name in FORMATS for case in cases(name, exact)]
+        wanted = {(i % len(GRANULARITIES), dtype) for i in range(len(GRANULARITIES)) for dtype in DTYPES}
+        assert {(i % len(GRANULARITIES), dtype) for i, *_, dtype in found} == wanted
+        assert {shape for _, shape, *_ in found} == set(SHAPES)
+        assert {f"{w.group_size}" for _, _, w, *_ in found} >= {"None", "8", "16", "24", "32", "64", "96", "128", "256"}
+        if exact:
+            assert {a for *_, a, _ in found} == set(map(mf.QuantSpec.parse, ACTIVATIONS))
+            multiplied = [i % len(GRANULARITIES) for i, s, w, a, _ in found if carrier(w, a, s[2])[:3] == "int"]
+            assert set(multiplied) == set(range(len(GRANULARITIES)))
+        else:
+            kernels = {(i % len(GRANULARITIES), shape[0] > 2) for i, shape, *_ in found}
+            assert {g for g, many in kernels if many} == set(range(len(GRANULARITIES)))
+            assert len({g for g, many in kernels if not many}) > len(GRANULARITIES) / 2
+            assert {97, 131} <= {shape[2] for _, shape, *_ in found if shape[0] > 2}
 
 
 def operands(weight, m, n, k, seed):
@@ -81,9 +123,9 @@ def carrier(weight, activation, k):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_float_within_the_bound(name):
-    for i, (m, n, k), (spec,) in cases(name, 3, [f"{name}-{g}" for g in GRANULARITIES]):
+    for i, (m, n, k), spec, _, dtype in cases(name):
         q, x, bias = operands(spec, m, n, k, i)
-        check_float((x / x.abs().max()).to(DTYPES[i % 3]), q, bias)
+        check_float((x / x.abs().max()).to(dtype), q, bias)
 
 
 def test_values_beyond_float32_sums_are_refused():
@@ -95,8 +137,9 @@ def test_values_beyond_float32_sums_are_refused():
 @pytest.mark.parametrize("name", FORMATS)
 def test_exact_equals_the_emulator(name):
     """Every granularity and kind of scale meets somewhere; what needs more than two int8 digits is refused."""
-    for i, (m, n, k), (spec, activation) in cases(name, 3, [f"{name}-{g}" for g in GRANULARITIES], ACTIVATIONS):
+    for i, (m, n, k), spec, activation, dtype in cases(name, exact=True):
         q, x, bias = operands(spec, m, n, k, i)
+        x, bias = x.to(dtype), bias.to(dtype)
         kind = carrier(spec, activation, k)
         if kind in ("int8", "int16"):
             check_exact(x, q, bias, activation)
@@ -149,6 +192,28 @@ def test_split_k(monkeypatch, activation):
                 check_exact(x, q, bias, mf.QuantSpec.parse(activation))
             else:
                 check_float(x, q, bias)
+
+
+@pytest.mark.parametrize(
+    ("weight", "activation", "m", "k", "split", "unroll"),
+    [
+        ("int4-row", "int8-row", 37, 2609, 8, 8),  # one fold: its parts are added before it is scaled
+        ("e3m2-row", "e3m2-row", 3, 2609, 4, 2),  # the same with two digits on both sides
+        ("e3m2-g16-bf16", "int8-g16", 3, 784, 4, 8),  # several folds in 32 k's
+        ("uint4-g16-zp", "uint8-row-zp", 3, 784, 4, 2),
+        ("int4-row", None, 37, 2609, 4, 2),
+    ],
+)
+def test_split_of_many_blocks(monkeypatch, weight, activation, m, k, split, unroll):
+    """Parts of one to three blocks of 256, the last one short or empty; 37 rows are three tiles."""
+    from minifloat.kernels.triton import configs
+
+    monkeypatch.setattr(configs, "choose", lambda *_: configs.Config(16, 16, split, 4, 1, unroll))
+    q, x, bias = operands(mf.QuantSpec.parse(weight), m, 13, k, split)
+    if activation:
+        check_exact(x, q, bias, mf.QuantSpec.parse(activation))
+    else:
+        check_float(x, q, bias)
 
 
 @pytest.mark.parametrize("unroll", [1, 4])
