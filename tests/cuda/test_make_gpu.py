@@ -1,5 +1,6 @@
 """`make gpu` without a GPU: what a failing, crashing or hanging group of tests costs the others; limits of time."""
 
+import importlib
 import importlib.util
 import json
 import os
@@ -16,7 +17,7 @@ from minifloat.ops import cuda
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 try:
-    from benchmarks.gpu import groups, process, run, tuning
+    from benchmarks.gpu import groups, process, run
 finally:
     sys.path.remove(str(ROOT))
 
@@ -302,37 +303,12 @@ def test_state_of_the_extension_that_is_built():
     assert run.cuda_state() == cuda.state()
 
 
-def test_tuning_saves_each_problem_beside_the_others(monkeypatch, tmp_path, capsys):
-    """A stand-in for tune.py, which writes the entries of one problem alone and takes 10 s of a made-up clock."""
-    path, calls = tmp_path / "tuned" / "made-up.json", []
-    path.parent.mkdir()
-    monkeypatch.setattr(tuning.time, "monotonic", lambda: 10.0 * len(calls))
-    monkeypatch.setattr(tuning.configs, "HERE", tmp_path)
-    config = tuning.configs.Config(64, 16, 4, 4, 3)
-
-    def entry(n, k, m, bits):
-        return {"problem": ["gemm_float", bits, m, n, k], "config": config._asdict(), "time_us": 1.0}
-
-    def tune_one(*problem):
-        calls.append(problem)
-        path.write_text(json.dumps({"gpu": "Made Up", "entries": [entry(*problem)]}))
-
-    first, second, third, fourth, *_ = tuning.problems()
-    path.write_text(json.dumps({"gpu": "Made Up", "entries": [entry(*second)]}))
-    tuning.tune_until(35, path, tune_one)
-    assert calls == [first, third, fourth], "what is there is not measured again, and a fourth would end at 40"
-    saved = json.loads(path.read_text())
-    assert saved["gpu"] == "Made Up" and saved["entries"] == [entry(*p) for p in (second, *calls)]
-    assert f"saved: 3 new ones of 4 entries in {path}" in capsys.readouterr().out
-    assert tuning.configs.tuned("Made Up") == {tuple(e["problem"]): config for e in saved["entries"]}, "as it is used"
-
-
 def test_tuning_calls_tune_as_it_wants_to_be_called(monkeypatch):
     """It reads its arguments before it looks for a GPU."""
     if importlib.util.find_spec("triton") is None:
         pytest.skip("Triton is not installed: pip install triton")
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here: it would be used")
-    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(sys, "argv", ["tune", *run.tune_arguments(40)])
     with pytest.raises(SystemExit, match="tune: this needs a GPU"):
-        tuning.tune_one(4096, 4096, 1, 4)
+        importlib.import_module(run.TUNE).main()
