@@ -9,18 +9,28 @@ namespace minifloat::cuda {
 
 constexpr size_t kSharedWithoutAsking = 48 << 10;
 
+// Always all that the device grants a block, not what one launch takes: threads of the host that start the same kernel with
+// different sizes would lower each other's limit between asking and starting.
+template <class Params>
+cudaError_t allow_shared(void (*kernel)(Params)) {
+  int device = 0, limit = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (error != cudaSuccess) return error;
+  return cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, limit);
+}
+
 template <class Params>
 cudaError_t launch(void (*kernel)(Params), dim3 grid, int threads, size_t shared_bytes, cudaStream_t stream,
                    const Params& params) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
-#ifdef MINIFLOAT_SHIM
-  return shim::run(grid, threads, shared_bytes, [&] { kernel(params); });
-#else
   if (shared_bytes > kSharedWithoutAsking) {
-    const cudaError_t error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                                   cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
+    const cudaError_t error = allow_shared(kernel);
     if (error != cudaSuccess) return error;
   }
+#ifdef MINIFLOAT_SHIM
+  return shim::run(reinterpret_cast<const void*>(kernel), grid, threads, shared_bytes, [&] { kernel(params); });
+#else
   kernel<<<grid, threads, shared_bytes, stream>>>(params);
   return cudaGetLastError();
 #endif

@@ -42,7 +42,9 @@ extern Thread current;
 extern dim3 grid;
 extern unsigned threads;
 
-cudaError_t run(dim3 grid, unsigned threads, size_t shared_bytes, const std::function<void()>& kernel);
+cudaError_t run(const void* kernel, dim3 grid, unsigned threads, size_t shared_bytes, const std::function<void()>& body);
+cudaError_t grant_shared(const void* kernel, int bytes);
+extern int shared_limit;  // what the GPU grants a block that asks
 void block_barrier();
 void warp_barrier();
 unsigned char* shared();
@@ -97,6 +99,20 @@ T __shfl_xor_sync(unsigned, T value, int mask) {
   std::memcpy(&other, &slots[0][lane ^ mask], 4);
   shim::warp_barrier();
   return other;
+}
+
+enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  *value = shim::shared_limit;
+  return cudaSuccess;
+}
+inline cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
+  return shim::grant_shared(kernel, value);
 }
 
 inline cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {

@@ -19,8 +19,12 @@ namespace shim {
 Thread current;
 dim3 grid;
 unsigned threads = 0;
+int shared_limit = 163 << 10;  // of an A100
 
 namespace {
+
+constexpr size_t kSharedWithoutAsking = 48 << 10;
+std::map<const void*, size_t> granted_shared;  // to kernels that asked for more
 
 constexpr size_t kStackBytes = 128 << 10;
 
@@ -254,12 +258,25 @@ void wait_products(int left) {
   arrive(warpgroups[current.index / 128], 128);
 }
 
-cudaError_t run(dim3 size, unsigned thread_count, size_t bytes, const std::function<void()>& kernel) {
+cudaError_t grant_shared(const void* kernel, int bytes) {
+  if (bytes > shared_limit) {
+    std::fprintf(stderr, "shim: %d bytes of shared memory are more than this GPU's %d\n", bytes, shared_limit);
+    return cudaErrorInvalidValue;
+  }
+  granted_shared[kernel] = bytes;
+  return cudaSuccess;
+}
+
+cudaError_t run(const void* kernel, dim3 size, unsigned thread_count, size_t bytes, const std::function<void()>& each) {
+  if (bytes > kSharedWithoutAsking && bytes > granted_shared[kernel]) {
+    std::fprintf(stderr, "shim: %zu bytes of shared memory, but %zu were granted\n", bytes, granted_shared[kernel]);
+    return cudaErrorInvalidValue;
+  }
   if (thread_count % 32) {
     std::fprintf(stderr, "shim: %u threads are not whole warps\n", thread_count);
     return cudaErrorInvalidValue;
   }
-  grid = size, threads = thread_count, body = &kernel;
+  grid = size, threads = thread_count, body = &each;
   while (fibers.size() < threads) fibers.push_back(std::make_unique<Fiber>());
   slots.assign(threads / 32 * 256, 0);
   for (current.block_z = 0; current.block_z < size.z; ++current.block_z)
@@ -275,3 +292,11 @@ cudaError_t run(dim3 size, unsigned thread_count, size_t bytes, const std::funct
 }  // namespace shim
 
 extern "C" void shim_reverse(int on) { shim::reversed = on; }
+
+// The least that any kernel may now have of those that asked since the last call.
+extern "C" int shim_least_granted() {
+  size_t least = shim::shared_limit + 1;
+  for (const auto& [kernel, bytes] : shim::granted_shared) least = std::min(least, bytes);
+  shim::granted_shared.clear();
+  return int(least);
+}
