@@ -43,7 +43,7 @@ cuda::Gpu gpu_of(int device, const char* op) {
     return value;
   };
   return {10 * attribute(cudaDevAttrComputeCapabilityMajor) + attribute(cudaDevAttrComputeCapabilityMinor),
-          attribute(cudaDevAttrMultiProcessorCount), preference};
+          attribute(cudaDevAttrMultiProcessorCount), attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin), preference};
 }
 
 void check_device(const at::Tensor& t, const char* op) {

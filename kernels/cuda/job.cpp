@@ -68,6 +68,10 @@ Job make_job(const Plan& plan, int64_t m, ElementType x_type, const Gpu& gpu) {
   } else {
     choose_exact(plan, l, m, gpu, job);
   }
+  if (job.route == kRouteWide) {  // x's ring and a table of 8-bit codes together are more than some GPUs grant
+    const WideSpace space(linear_params(plan, l, job, nullptr, m), is_exact(job.math), l.bits);
+    if (space.bytes > gpu.shared_limit) job.route = kRouteNarrow;
+  }
   job.columns = columns_for(plan, l, job, m, gpu);
   job.chunks_per_split = chunks_per_split(l, job, m, gpu);
   job.splits = l.chunks ? int(ceil_div(l.chunks, job.chunks_per_split)) : 1;

@@ -41,6 +41,7 @@ bool parse_preference(const std::string& name, Preference& preference);
 struct Gpu {
   int capability;       // 10 * major + minor
   int multiprocessors;
+  int shared_limit;  // bytes that it grants a block: 101376 (8.6, 8.9, 12.x) to 232448 (9.0)
   Preference preference = kPreferFastest;
 };
 

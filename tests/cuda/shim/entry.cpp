@@ -14,6 +14,12 @@ namespace {
 
 const Plan& plan_of(const void* record) { return *static_cast<const Plan*>(record); }
 
+// A GPU of that compute capability; sets what the launchers may take. Sizes are those of the CUDA programming guide.
+cuda::Gpu gpu_of(int capability, int multiprocessors, cuda::Preference preference) {
+  shim::shared_limit = (capability == 80 ? 163 : capability == 90 || capability == 100 ? 227 : 99) << 10;
+  return {capability, multiprocessors, shim::shared_limit, preference};
+}
+
 // Bytes that start as NaN and end, but for alignment to 16, where the process may not read or write.
 struct Guarded {
   size_t page = sysconf(_SC_PAGESIZE), size;
@@ -70,14 +76,14 @@ const char* mf_unsupported(const void* plan) {
 }
 
 int mf_multiplies_float8(const void* plan, int64_t m, int capability) {
-  return cuda::multiplies_float8(plan_of(plan), m, {capability, 132, cuda::kPreferFastest});
+  return cuda::multiplies_float8(plan_of(plan), m, gpu_of(capability, 132, cuda::kPreferFastest));
 }
 
 // Which way mf_linear would go.
 void mf_route(const void* plan, int x_type, int64_t m, int capability, const char* preferred, char (*name)[32]) {
   cuda::Preference preference;
   if (!cuda::parse_preference(preferred, preference)) return;
-  const cuda::Job job = cuda::make_job(plan_of(plan), m, cuda::ElementType(x_type), {capability, 132, preference});
+  const cuda::Job job = cuda::make_job(plan_of(plan), m, cuda::ElementType(x_type), gpu_of(capability, 132, preference));
   std::strncpy(*name, cuda::name_of(job).c_str(), sizeof *name);
 }
 
@@ -87,7 +93,7 @@ int mf_linear(const void* record, const uint8_t* weight, const void* x, int x_ty
   const Plan& plan = plan_of(record);
   cuda::Preference preference;
   if (!cuda::parse_preference(preferred, preference)) return cudaErrorInvalidValue;
-  const cuda::Job job = cuda::make_job(plan, m, cuda::ElementType(x_type), {capability, multiprocessors, preference});
+  const cuda::Job job = cuda::make_job(plan, m, cuda::ElementType(x_type), gpu_of(capability, multiprocessors, preference));
   std::strncpy(*name, cuda::name_of(job).c_str(), sizeof *name);
   if (job.route == cuda::kRouteMultiply) return -1;
   if (job.route == cuda::kRouteProduct) return by_product(plan, job, weight, x, cuda::ElementType(x_type), m, bias, y);
