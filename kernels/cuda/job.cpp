@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t kLeastChunksPerSplit = 4;
 
-// Rows of x for one block: as many as fit, and no more than there are.
+// Rows of x for one block: as many as fit, shared out evenly.
 int columns_for(const Plan& plan, const Layout& l, const Job& job, int64_t m, const Gpu& gpu) {
   if (job.route == kRouteLanes) return int(m);
   if (job.route == kRouteWide || job.route == kRouteBits) return kWideRows;
@@ -22,10 +22,12 @@ int columns_for(const Plan& plan, const Layout& l, const Job& job, int64_t m, co
     return job.math != kMathInt16 && m > kMostTileRows / 2 && 10 * blocks >= 9 * gpu.multiprocessors ? kMostTileRows : kMostTileRows / 2;
   }
   if (job.route != kRouteNarrow) return 0;
+  // Two blocks share a multiprocessor where it has the room; a block gives 1 KiB to the system.
+  const int limit = std::max(kSharedLimit, (gpu.shared_limit - 1024) / 2);
   LinearParams p = linear_params(plan, l, job, nullptr, m);
-  p.columns = int(std::min(m, p.ordered ? kMaxOrderedColumns : kMaxNarrowRows));
-  while (p.columns > 1 && NarrowSpace(p, is_exact(job.math), l.bits).bytes > kSharedLimit) --p.columns;
-  return p.columns;
+  p.columns = int(std::min(m, kMaxNarrowRows));
+  while (p.columns > 1 && NarrowSpace(p, is_exact(job.math), l.bits).bytes > limit) --p.columns;
+  return int(ceil_div(m, ceil_div(m, p.columns)));  // blocks of even size
 }
 
 // Chunks of K for each block, where the order of float additions is free and outputs alone do not fill the GPU.

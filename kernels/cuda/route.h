@@ -5,7 +5,7 @@
 
 namespace minifloat::cuda {
 
-constexpr int64_t kMaxNarrowRows = 16, kMaxOrderedColumns = 8;
+constexpr int64_t kMaxNarrowRows = 16;
 
 constexpr int kAmpere = 80;
 constexpr int kHopper = 90;  // of whose instructions linear_warpgroup is made; newer GPUs do not have them

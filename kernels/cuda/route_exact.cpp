@@ -24,7 +24,7 @@ std::string unsupported(const Plan& plan) {
 void choose_exact(const Plan& plan, const Layout& l, int64_t m, const Gpu& gpu, Job& job) {
   job.math = plan.carrier == kInt8 ? kMathInt8 : kMathInt16;
   make_decoder(plan, job.math, job.decoder, job.center);
-  const bool few = m <= (l.folds > 1 ? kMaxOrderedColumns : kMaxNarrowRows);
+  const bool few = m <= kMaxNarrowRows;
   job.route = few ? kRouteNarrow : kRouteWide;
   // Bits: eight times the rate of int8 by NVIDIA's table for sm_80, of which up to four products take half. No other GPU's
   // rate is published.

@@ -101,6 +101,10 @@ class Shim:
         self.library.mf_route(_pointer(plan), TYPES[dtype], ctypes.c_int64(m), capability, prefer.encode(), name)
         return name.value.decode()
 
+    def columns(self, plan, m, dtype, capability=80) -> int:
+        """How many rows of x a block takes."""
+        return self.library.mf_columns(_pointer(plan), TYPES[dtype], ctypes.c_int64(m), capability)
+
     def linear(self, x, weight, plan, bias=None, capability=80, multiprocessors=132, prefer=""):
         """(y, route, math) on a GPU of that compute capability (80 is 8.0) and that many multiprocessors.
 

@@ -86,6 +86,26 @@ def test_any_number_of_rows(shim, same_bits, make, weight, activation, m):
     check(shim, same_bits, *make(weight, activation, m, 33, 512, m))
 
 
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize(
+    ("weight", "activation", "columns"),  # of 9, 12 and 16 rows, by capability
+    [
+        ("mxfp4", "mxfp4", {80: (5, 6, 8), 90: (9, 6, 8)}),
+        ("nvfp4", "nvfp4", {80: (3, 3, 3), 90: (3, 4, 4)}),
+        ("int4-g128", "int8-row", {80: (9, 12, 16), 90: (9, 12, 16)}),
+        ("e3m2-g16", "int8-g16", {80: (2, 2, 2), 90: (3, 3, 3)}),
+    ],
+)
+def test_groups_stay_narrow_to_16_rows(shim, same_bits, make, weight, activation, columns, capability):
+    """In blocks of even size: a panel of 16 outputs is a block or a few, not a quarter or an eighth of one."""
+    for m, want in zip((9, 12, 16), columns[capability], strict=True):
+        q, x, bias, spec = make(weight, activation, m, 33, 512, m)
+        layout, plan = shim.prepare(q, spec)
+        y, route, _ = shim.linear(x, layout, plan, bias, capability)
+        assert (route, shim.columns(plan, m, x.dtype, capability)) == ("narrow", want)
+        same_bits(y, mf.emulator.linear(x, q, bias, spec))
+
+
 @pytest.mark.parametrize("weight", ONE_DIGIT)
 def test_formats_with_many_rows(shim, same_bits, make, weight):
     start = ONE_DIGIT.index(weight)

@@ -87,6 +87,11 @@ void mf_route(const void* plan, int x_type, int64_t m, int capability, const cha
   std::strncpy(*name, cuda::name_of(job).c_str(), sizeof *name);
 }
 
+// Rows of x for one block.
+int mf_columns(const void* plan, int x_type, int64_t m, int capability) {
+  return cuda::make_job(plan_of(plan), m, cuda::ElementType(x_type), gpu_of(capability, 132, cuda::kPreferFastest)).columns;
+}
+
 // -1: the route is to dequantize and multiply elsewhere. *name tells which way it went.
 int mf_linear(const void* record, const uint8_t* weight, const void* x, int x_type, int64_t m, const float* bias, void* y,
               int capability, int multiprocessors, const char* preferred, char (*name)[32]) {
