@@ -7,17 +7,17 @@ namespace minifloat::cuda {
 
 MF_DEVICE int32_t weight_zero_point(const LinearParams& p, float offset) { return int32_t(offset + p.lowest); }
 
-// The exact contract: acc + value * scale for one fold, one output and one row of x.
+// The exact contract: value * scale of one fold, one output and one row of x.
 // sum: of the fold's products of digits; it wraps as the hardware's sums do, and a fold's total fits.
-MF_DEVICE float fold_step(const LinearParams& p, int64_t row, int fold, int x_group, uint32_t sum, float scale,
-                          float zero_point, float acc) {
+MF_DEVICE float fold_product(const LinearParams& p, int64_t row, int fold, int x_group, uint32_t sum, float scale,
+                             float zero_point) {
   if (p.zero_points || p.center) {
     const int32_t per_digit = p.center - (p.zero_points ? weight_zero_point(p, zero_point) : 0);
     sum += uint32_t(per_digit) * uint32_t(load_cached(p.x_sums + int64_t(fold) * p.x_rows + row));
   }
   const float value = mul(float(int32_t(sum)), p.unit);
   if (p.x_grouped) scale = mul(scale, load_cached(p.x_scales + int64_t(x_group) * p.x_rows + row));
-  return add(acc, mul(value, scale));
+  return mul(value, scale);
 }
 
 // The chain of these steps: feed it the sums of slots in the order of K.
@@ -33,7 +33,7 @@ struct Chain {
     if (--slots_left) return;
     slots_left = p.slots_per_fold;
     if (fold >= p.folds) return;
-    acc = fold_step(p, row, fold, x_group, sum, scale, zero_point, acc);
+    acc = add(acc, fold_product(p, row, fold, x_group, sum, scale, zero_point));
     sum = 0;
     ++fold;
     if (--folds_left == 0) folds_left = p.folds_per_x_group, ++x_group;
@@ -61,7 +61,7 @@ struct OutputScale {
 
 // A single fold, all of its products summed.
 MF_DEVICE void finish_whole(const LinearParams& p, int64_t row, int64_t output, uint32_t sum, const OutputScale& o) {
-  finish(p, row, output, p.folds ? fold_step(p, row, 0, 0, sum, o.scale, o.zero_point, 0.0f) : 0.0f);
+  finish(p, row, output, p.folds ? add(0.0f, fold_product(p, row, 0, 0, sum, o.scale, o.zero_point)) : 0.0f);
 }
 MF_DEVICE void finish_whole(const LinearParams& p, int64_t row, int64_t output, float sum, const OutputScale& o) {
   finish(p, row, output, mul(sum, o.scale));

@@ -35,7 +35,7 @@ struct FoldEnd {
   // The sums of tile i, times their scales, onto the totals.
   template <bool kPlain>
   MF_DEVICE void add_tile(const LinearParams& p, int i, const Sum (&sums)[4], float (&totals)[4]) const {
-    if constexpr (kExact) {  // as fold_step
+    if constexpr (kExact) {  // as fold_product
       uint2 x_sum{0, 0}, x_scale{0, 0};
       if (!kPlain && corrects) x_sum = load_cached(reinterpret_cast<const uint2*>(x_sums + 8 * i));
       if (!kPlain && p.x_grouped) x_scale = load_cached(reinterpret_cast<const uint2*>(x_scales + 8 * i));

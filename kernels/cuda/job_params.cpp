@@ -23,6 +23,7 @@ LinearParams linear_params(const Plan& plan, const Layout& l, const Job& job, co
   p.slots_per_group = grouped ? int(plan.weight.group_size / l.fold) * p.slots_per_fold : 1 << 30;
   p.x_grouped = is_exact(job.math) && plan.activation.granularity == kGroup;
   p.folds_per_x_group = p.x_grouped && l.fold ? int(plan.activation.group_size / l.fold) : 1 << 30;
+  p.x_group_of = divisor_of(p.folds_per_x_group);
   p.ordered = is_exact(job.math) && l.folds > 1;
   p.center = job.center;
   p.zero_point_mask = plan.weight.code_flip;

@@ -4,7 +4,8 @@
 // is decoded there into the A operand of mma.sync, and multiplied with up to 16 rows of x, which come through L1.
 // Sums meet in shared memory. They are added in a fixed order, so equal calls give equal bits:
 //   a single fold, or the float contract: once, at the end, warp after warp;
-//   exact with several folds: after each round of chunks (one a warp), in the order of K that the contract asks for.
+//   exact with several folds: after each round of chunks (one a warp), in the order of K that the contract asks for. Folds that
+//   lie in a chunk are multiplied with their scales before, by their warp's lanes: one after another they are only added.
 #pragma once
 
 #include "finish.cuh"
@@ -42,6 +43,21 @@ MF_DEVICE void store_sums(Sum* to, int columns, int tile, int lane, const Sum (&
     if (column + i % 2 < columns) to[(column + i % 2) * kColumnStride + g + i / 2 * 8] = sums[i];
 }
 
+// The sums of a warp's chunk, each of a whole fold, times their scales, in their places.
+MF_DEVICE void scale_folds(const LinearParams& p, int64_t first_row, int columns, int chunk, int lane, const float* scales,
+                           uint32_t* sums) {
+  const int output = lane % 16;
+  for (int slot = lane / 16; slot < p.slots; slot += 2) {
+    const int fold = chunk * p.slots + slot, x_group = p.x_group_of.quotient(fold);
+    if (fold >= p.folds) return;  // padding
+    const float scale = scales[slot * 16 + output], zero_point = p.zero_points ? scales[(p.slots + slot) * 16 + output] : 0;
+    uint32_t* const at = sums + slot * p.columns * kColumnStride + output;
+#pragma unroll 4
+    for (int c = 0; c < columns; ++c)
+      at[c * kColumnStride] = bits_of(fold_product(p, first_row + c, fold, x_group, at[c * kColumnStride], scale, zero_point));
+  }
+}
+
 // Two blocks share a multiprocessor's registers, unless a chunk of codes or two digits take too many.
 template <int kMath, int kBits>
 constexpr int kNarrowBlocks = kBits >= 7 || kMath == kMathInt16 ? 1 : 2;
@@ -69,6 +85,7 @@ __global__ void __launch_bounds__(kNarrowWarps * 32, kNarrowBlocks<kMath, kBits>
   const bool finishes = finish_column < columns;
   const int64_t output = panel * 16 + finish_row, row = first_row + finish_column;
   const OutputScale output_scale(p, panel, finish_row);
+  const bool whole_folds = p.ordered && p.slots_per_fold == 1;
   Chain chain(p);
 
   if (space.table_bytes) fill_table(table, p.decoder, 1 << kBits);
@@ -160,17 +177,28 @@ __global__ void __launch_bounds__(kNarrowWarps * 32, kNarrowBlocks<kMath, kBits>
           if (p.folds > 1 && (block + 1) % slot_blocks == 0) end_slot(block / slot_blocks);
         }
       }
+      if constexpr (T::kExact) {
+        __syncwarp();
+        if (whole_folds) scale_folds(p, first_row, columns, chunk, lane, wide, sums);
+      }
     }
     codes = coming;
 
-    if (p.ordered) {
+    if constexpr (T::kExact) {
+      if (!p.ordered) continue;
       __syncthreads();
-      for (int w = 0; finishes && w < kNarrowWarps && round * kNarrowWarps + w < p.chunks; ++w) {
-        const Sum* from = all_sums + (buffer * kNarrowWarps + w) * space.warp_sums + finish_column * kColumnStride + finish_row;
-        const float* scales = all_wide + (buffer * kNarrowWarps + w) * space.scales.wide_floats + finish_row;
-        for (int slot = 0; slot < p.slots; ++slot)
-          chain.add_slot(p, row, uint32_t(from[slot * p.columns * kColumnStride]), scales[slot * 16],
-                         p.zero_points ? scales[(p.slots + slot) * 16] : 0);
+      if (!finishes) continue;
+      const Sum* from = all_sums + buffer * kNarrowWarps * space.warp_sums + finish_column * kColumnStride + finish_row;
+      if (whole_folds) {  // slot after slot, warp after warp: evenly spaced, in the order of K
+        const int left = p.folds - round * kNarrowWarps * p.slots, most = kNarrowWarps * p.slots;
+#pragma unroll 8
+        for (int i = 0; i < (left < most ? left : most); ++i)
+          chain.acc = add(chain.acc, float_of(from[i * p.columns * kColumnStride]));
+      } else {  // a chunk is one slot
+        for (int w = 0; w < kNarrowWarps && round * kNarrowWarps + w < p.chunks; ++w) {
+          const float* scales = all_wide + (buffer * kNarrowWarps + w) * space.scales.wide_floats + finish_row;
+          chain.add_slot(p, row, from[w * space.warp_sums], scales[0], p.zero_points ? scales[16] : 0);
+        }
       }
     }
   }
