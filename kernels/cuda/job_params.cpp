@@ -1,6 +1,7 @@
 #include "job_params.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "route.h"
@@ -17,10 +18,12 @@ LinearParams linear_params(const Plan& plan, const Layout& l, const Job& job, co
   p.scale_bytes = l.scale_bytes;
   make_scale_code(plan.weight, p.scale);
   p.slot_k = int(std::min<int64_t>(l.fold_padded, kChunk));
+  p.slot_shift = std::countr_zero(uint32_t(p.slot_k));
   p.slots = kChunk / p.slot_k;
   p.slots_per_fold = int(l.fold_padded / p.slot_k);
   const bool grouped = plan.weight.granularity == kGroup && l.fold;
   p.slots_per_group = grouped ? int(plan.weight.group_size / l.fold) * p.slots_per_fold : 1 << 30;
+  p.group_of = divisor_of(p.slots_per_group);
   p.x_grouped = is_exact(job.math) && plan.activation.granularity == kGroup;
   p.folds_per_x_group = p.x_grouped && l.fold ? int(plan.activation.group_size / l.fold) : 1 << 30;
   p.x_group_of = divisor_of(p.folds_per_x_group);

@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(kNarrowWarps * 32, kColumns == 1 ? 2 : 1) line
   float* const all_sums = reinterpret_cast<float*>(shared + space.sums_at);
   const int64_t panel = blockIdx.x;
   const uint8_t* const chunks = p.codes + panel * p.panel_bytes;
-  const int slot_blocks = p.slot_k / 32;
+  const int slot_mask = p.slot_k / 16 - 1;  // of a half block's place in its slot
   const OutputScale output_scale(p, panel, threadIdx.x % 16);
 
   if (space.table_bytes) fill_table(table, p.decoder, 1 << kBits);
@@ -57,9 +57,8 @@ __global__ void __launch_bounds__(kNarrowWarps * 32, kColumns == 1 ? 2 : 1) line
     __syncwarp();
 #pragma unroll
     for (int half = 0; half < kHalfBlocks; ++half) {
-      const int slot = slot_blocks ? half / 2 / slot_blocks : half;
-      const bool starts = slot_blocks ? half % (2 * slot_blocks) == 0 : true;
-      const bool ends = slot_blocks ? (half + 1) % (2 * slot_blocks) == 0 : true;
+      const int slot = half * 16 >> p.slot_shift;
+      const bool starts = (half & slot_mask) == 0, ends = (half & slot_mask) == slot_mask;
       if (p.zero_points && p.folds > 1 && starts) {
 #pragma unroll
         for (int r = 0; r < 2; ++r) origin[r] = origin_of<kMathFloat32>(wide[(p.slots + slot) * 16 + g + 8 * r]);

@@ -78,7 +78,8 @@ __global__ void __launch_bounds__(kNarrowWarps * 32, kNarrowBlocks<kMath, kBits>
   const int64_t panel = blockIdx.y, first_row = int64_t(blockIdx.x) * p.columns;
   const int columns = int(p.m - first_row < p.columns ? p.m - first_row : p.columns);
   const uint8_t* const chunks = p.codes + panel * p.panel_bytes;
-  const int slot_blocks = p.slot_k / 32;  // 0: a slot is half a block
+  const bool half_blocks = p.slot_k < 32;  // a slot is half a block
+  const int slot_mask = p.slot_k / 32 - 1;  // else: of a block's place in its slot
 
   // The one output and row of x that this thread finishes.
   const int finish_row = threadIdx.x % 16, finish_column = threadIdx.x / 16;
@@ -157,7 +158,7 @@ __global__ void __launch_bounds__(kNarrowWarps * 32, kNarrowBlocks<kMath, kBits>
                        8 * i + g < columns, x[i]);
         }
         Weights<kMath, kBits> w;
-        if (p.folds > 1 && slot_blocks == 0) {
+        if (p.folds > 1 && half_blocks) {
 #pragma unroll
           for (int h = 0; h < 2; ++h) {
             begin_slot(2 * block + h);
@@ -168,13 +169,13 @@ __global__ void __launch_bounds__(kNarrowWarps * 32, kNarrowBlocks<kMath, kBits>
             end_slot(2 * block + h);
           }
         } else {
-          if (p.folds > 1 && block % slot_blocks == 0) begin_slot(block / slot_blocks);
+          if (p.folds > 1 && (block & slot_mask) == 0) begin_slot(block * 32 >> p.slot_shift);
           w.decode(p.decoder, table, codes, block, lane, origin, 0);
           w.decode(p.decoder, table, codes, block, lane, origin, 1);
 #pragma unroll
           for (int i = 0; i < kNarrowTiles; ++i)
             if (8 * i < columns) tiles[i].block(w, x[i]);
-          if (p.folds > 1 && (block + 1) % slot_blocks == 0) end_slot(block / slot_blocks);
+          if (p.folds > 1 && (block & slot_mask) == slot_mask) end_slot(block * 32 >> p.slot_shift);
         }
       }
       if constexpr (T::kExact) {

@@ -12,7 +12,7 @@ struct ScaleSpace {
 
   MF_BOTH ScaleSpace(const LinearParams& p) {
     const bool has_zero_points = p.zero_points;
-    raw_groups = p.folds <= 1 ? 0 : (p.slots - 1 + p.slots_per_group - 1) / p.slots_per_group + 1;
+    raw_groups = p.folds <= 1 ? 0 : p.group_of.quotient(p.slots - 2 + p.slots_per_group) + 1;
     raw_bytes = raw_groups * 16 * (p.scale_bytes + has_zero_points);
     wide_floats = p.folds <= 1 ? 0 : p.slots * 16 * (1 + has_zero_points);
   }

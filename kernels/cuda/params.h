@@ -69,10 +69,11 @@ struct LinearParams {
   int32_t y_type;
   ScaleCode scale;
   int32_t scale_bytes;
-  int32_t slot_k;              // k's whose products are summed before a scale is applied: min(fold_padded, 256)
+  int32_t slot_k, slot_shift;  // k's whose products are summed before a scale is applied: min(fold_padded, 256) = 2**slot_shift
   int32_t slots;               // per chunk: 1, 2, 4, 8 or 16
   int32_t slots_per_fold, slots_per_group, folds_per_x_group;
-  Divisor x_group_of;          // of a fold: by folds_per_x_group
+  Divisor group_of;            // of a slot, counted from the first
+  Divisor x_group_of;          // of a fold
   int32_t ordered;             // exact contract with several folds: float additions in the order of K
   int32_t x_grouped;
   int32_t center;              // integer math: digit = grid - center

@@ -26,7 +26,7 @@ MF_DEVICE float widen_zero_point(const LinearParams& p, const uint8_t* at, int64
 }
 
 MF_DEVICE int first_group(const LinearParams& p, int chunk) {
-  const int group = chunk * p.slots / p.slots_per_group;
+  const int group = p.group_of.quotient(chunk * p.slots);
   return group < p.groups ? group : p.groups - 1;
 }
 
@@ -53,7 +53,7 @@ MF_DEVICE void widen_scales(const LinearParams& p, const ScaleSpace& space, int 
   for (int i = lane; i < space.wide_floats; i += 32) {
     const bool is_zero_point = i >= p.slots * 16;
     const int slot = i / 16 & (p.slots - 1);
-    int group = (chunk * p.slots + slot) / p.slots_per_group - first;
+    int group = p.group_of.quotient(chunk * p.slots + slot) - first;
     if (group >= left) group = left - 1;  // past the end of K, where x is zero
     const int at = group * 16 + i % 16;
     wide[i] = is_zero_point ? widen_zero_point(p, raw + space.raw_groups * 16 * p.scale_bytes, at)

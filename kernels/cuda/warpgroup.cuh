@@ -155,7 +155,7 @@ __global__ void __launch_bounds__(kWarpgroupThreads, 1)
 
 #pragma unroll
       for (int step = 0; step < 2; ++step) {
-        const int slot = (2 * pair + step) * kStepK<kMath> / p.slot_k;
+        const int slot = (2 * pair + step) * kStepK<kMath> >> p.slot_shift;
         Weights<kMath, kBits> w;
         uint32_t(&now)[kDigits][4] = a[step];  // the product before the last, which read these, is complete
         if constexpr (T::kBytes) {

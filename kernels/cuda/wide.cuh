@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(kWideWarps * 32, kBits <= 6 ? 3 : 2) linear_wi
   unsigned char* const shared = shared_memory();
   uint32_t* const table = reinterpret_cast<uint32_t*>(shared);
   const PanelBlock block(p, space, shared);
-  const int lane = block.lane, g = block.g, t = block.t, slot_blocks = p.slot_k / 32;
+  const int lane = block.lane, g = block.g, t = block.t, slot_mask = p.slot_k / 32 - 1;
   constexpr int kXBytes = kWideRows * wide_row_bytes(kMath);
 
   if (space.table_bytes) fill_table(table, p.decoder, 1 << kBits);
@@ -67,14 +67,14 @@ __global__ void __launch_bounds__(kWideWarps * 32, kBits <= 6 ? 3 : 2) linear_wi
 
   const auto stage = [&](int chunk, unsigned char* to) { stage_x<kMath>(p, block.first_row, chunk, to); };
   for_chunks<kBits, kXBytes>(p, space.scales, block, stage, [&](Codes<kBits>& codes, const unsigned char* x) {
-    const int parts = p.folds > 1 && slot_blocks == 0 ? 2 : 1;  // slots of half a block each, or at least a block
+    const int parts = p.folds > 1 && p.slot_k < 32 ? 2 : 1;  // slots of half a block each, or at least a block
 #pragma unroll 1
     for (int b = 0; b < kChunk / 32; ++b) {
       Weights<kMath, kBits> w;
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
         if (!T::kExact && p.zero_points && p.folds > 1) {
-          const int slot = parts == 2 ? 2 * b + h : b / slot_blocks;
+          const int slot = (b * 32 + h * 16) >> p.slot_shift;
 #pragma unroll
           for (int r = 0; r < 2; ++r) origin[r] = origin_of<kMath>(block.wide[(p.slots + slot) * 16 + g + 8 * r]);
         }
@@ -95,8 +95,8 @@ __global__ void __launch_bounds__(kWideWarps * 32, kBits <= 6 ? 3 : 2) linear_wi
             tiles[i].half(w, columns, 1);
           }
         }
-        if (p.folds <= 1 || (parts == 1 && (b + 1) % slot_blocks)) continue;
-        folds.end_slot(p, block, parts == 2 ? 2 * b + part : b / slot_blocks, [&](const FoldEnd<kMath>& end) {
+        if (p.folds <= 1 || (parts == 1 && (b & slot_mask) != slot_mask)) continue;
+        folds.end_slot(p, block, (b * 32 + part * 16) >> p.slot_shift, [&](const FoldEnd<kMath>& end) {
 #pragma unroll
           for (int i = 0; i < kWideTiles; ++i) {
             Sum taken[4];

@@ -74,6 +74,12 @@ def test_group_sizes(shim, same_bits, make, weight, activation, k):
     check(shim, same_bits, *make(weight, activation, 3, 17, k, 1))
 
 
+def test_quotients_by_multiplication(shim):
+    """Groups of slots, and folds of an activation's group: any number to a group."""
+    for d in (*range(1, 200), *(2**i + j for i in range(8, 30) for j in (-1, 0, 1)), 2**30):
+        assert shim.library.mf_wrong_quotient(d) == -1, d
+
+
 def test_long_k_goes_round_the_warps(any_order, same_bits, make):
     """More chunks than warps: several rounds, the last one not full; with both orders of the threads."""
     for weight, activation in (("e2m1-g32", "e2m1-g32"), ("int8-row", "int8-row"), ("e3m2-g128", "int8-g64")):

@@ -87,6 +87,16 @@ void mf_route(const void* plan, int x_type, int64_t m, int capability, const cha
   std::strncpy(*name, cuda::name_of(job).c_str(), sizeof *name);
 }
 
+// The first number that Divisor divides wrongly by d, of the first and last 2**16 and the neighbours of d's multiples; or -1.
+int mf_wrong_quotient(int d) {
+  const cuda::Divisor divisor = cuda::divisor_of(d);
+  const auto wrong = [&](int64_t n) { return n >= 0 && n <= INT32_MAX && divisor.quotient(int32_t(n)) != int32_t(n) / d; };
+  for (int64_t i = 0; i < 1 << 16; ++i)
+    for (const int64_t n : {i, INT32_MAX - i, i * d - 1, i * d, (INT32_MAX / d - i) * d - 1, (INT32_MAX / d - i) * d})
+      if (wrong(n)) return int(n);
+  return -1;
+}
+
 // Rows of x for one block.
 int mf_columns(const void* plan, int x_type, int64_t m, int capability) {
   return cuda::make_job(plan_of(plan), m, cuda::ElementType(x_type), gpu_of(capability, 132, cuda::kPreferFastest)).columns;
