@@ -12,7 +12,7 @@ namespace minifloat::cuda {
 namespace {
 
 constexpr int kLanesTables = 2;  // that each lane fills, of four k's
-constexpr int kAhead = 2;        // chunks of both panels on their way: 32 KiB for two blocks of eight warps
+constexpr int kAhead = 2;        // chunks of both panels on their way: 16 KiB a block
 
 // Byte b of word w, lane 4 g + t: k's 64 w + 16 j + 4 t + byte_of_k(b), j from 0 to 3. Lane / 4 takes the bytes in turn.
 MF_DEVICE int first_k(int table, int t) { return table / 4 * 64 + 4 * t + byte_of_k(table % 4); }
