@@ -81,6 +81,46 @@ MF_DEVICE void fill_table(uint32_t* table, const Decoder& d, int entries) {
   for (int i = threadIdx.x; i < entries * 32; i += blockDim.x) table[i] = d.table[i / 32];
 }
 
+// Sums of 16-bit numbers. Two of float16: the nearest, and what is left times 2**11, rounded; three of bfloat16: the first 8
+// bits, the next 8 and the rest, exactly. Terms 0 and 1 are the halves of a word, term 2 lies in a table of its own.
+constexpr float kSecondTerm = 2048;
+template <int kTerms>
+MF_DEVICE void fill_terms(uint32_t* table, const Decoder& d, int entries) {
+  for (int i = threadIdx.x; i < entries * 32; i += blockDim.x) {
+    const float value = float_of(d.table[i / 32]);
+    if constexpr (kTerms == 2) {
+      const uint32_t first = f16_of_float(value);
+      table[i] = first | uint32_t(f16_of_float(mul(sub(value, float_of_f16(uint16_t(first))), kSecondTerm))) << 16;
+    } else {
+      const uint32_t first = bits_of(value) >> 16;
+      const float rest = sub(value, float_of(first << 16));
+      const uint32_t second = bits_of(rest) & 0xffff0000u;
+      table[i] = first | second;
+      table[entries * 32 + i] = bits_of(sub(rest, float_of(second))) >> 16;
+    }
+  }
+}
+
+// The A operand of mma.sync m16n8k16 for a half block, for each term: as decode_floats has it.
+template <int kTerms, int kBits>
+MF_DEVICE void decode_terms(const uint32_t* table, const Codes<kBits>& codes, int half, int lane, uint32_t (&a)[4 * kTerms]) {
+  uint32_t bytes[2];
+  codes.bytes(half, bytes[0], bytes[1]);
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {  // bytes 0 and 2, then 1 and 3
+      const uint32_t first = look_up(table, bytes[r], i, lane), second = look_up(table, bytes[r], i + 2, lane);
+      a[r + 2 * i] = permute_bytes(first, second, 0x5410);
+      a[4 + r + 2 * i] = permute_bytes(first, second, 0x7632);
+      if constexpr (kTerms == 3) {
+        const uint32_t* const rest = table + (32 << kBits);
+        a[8 + r + 2 * i] = permute_bytes(look_up(rest, bytes[r], i, lane), look_up(rest, bytes[r], i + 2, lane), 0x5410);
+      }
+    }
+  }
+}
+
 // Sixteen digits in four registers, eight codes at once. prmt takes its selectors from the low 16 bits, three bits each;
 // a second prmt chooses between the lower and the upper eight digits by the fourth.
 template <int kBits>

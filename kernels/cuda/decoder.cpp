@@ -92,6 +92,31 @@ bool by_two(const Operand& w, Math math, Decoder& d) {
   return true;
 }
 
+// float32 numbers that the kernels make sums of 16-bit ones of (fill_terms); false if these would not be within the bound that
+// docs/numerics.md derives. For two float16 numbers all are scaled by 2**scaled, so that the largest is between 2**14 and
+// 2**15: then those from 2**-13 on keep all 11 bits of both.
+bool by_terms(const Operand& w, Math math, Decoder& d, int& scaled) {
+  if (w.has_zero_point) return false;
+  float largest = 0, smallest = INFINITY;
+  const auto value_of = [&](int code) { return w.values[code ^ w.code_flip]; };
+  for (int code = 0; code < 1 << w.bits; ++code) {
+    const float magnitude = std::fabs(value_of(code));
+    if (!(magnitude > 0)) continue;  // no weight has codes of NaN
+    largest = std::max(largest, magnitude), smallest = std::min(smallest, magnitude);
+  }
+  scaled = 0;
+  if (math == kMathFloat16x2) {
+    scaled = 14 - (largest > 0 ? std::ilogb(largest) : 14);
+    if (scaled < 0 || scaled > 30 || std::ldexp(smallest, scaled) < 0x1p-13f) return false;
+  } else if (largest > 0x1p127f || smallest < 0x1p-100f) {
+    return false;
+  }
+  d.kind = kDecodeTable, d.more_tables = math == kMathBFloat16x3;
+  for (int code = 0; code < 1 << w.bits; ++code)
+    d.table[code] = std::bit_cast<uint32_t>(std::ldexp(value_of(code), scaled));
+  return true;
+}
+
 // Integers lowest + step * digit with digits from 0 to `span`, at most 3; false if there are more.
 bool evenly_spaced(const Operand& o, int32_t& lowest, int32_t& step, int& span) {
   const auto is_number = [&](int code) { return o.values[code] == o.values[code]; };
@@ -168,6 +193,11 @@ bool make_decoder(const Plan& plan, Math math, Decoder& d, int32_t& center) {
     }
     if (same) d.kind = kDecodeIntegers;  // with no flip
     return true;
+  }
+  if (math == kMathFloat16x2 || math == kMathBFloat16x3) {
+    // One scale for all of K, and a second one: a rounding too many for two terms (docs/numerics.md).
+    if (math == kMathFloat16x2 && plan.folds <= 1 && w.scale_kind == kTwoLevel) return false;
+    return by_terms(w, math, d, center);
   }
   if (w.bits == 1 && !w.has_zero_point) return by_two(w, math, d);
   if (counts_up(w)) {

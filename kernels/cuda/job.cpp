@@ -57,7 +57,7 @@ bool parse_preference(const std::string& name, Preference& preference) {
 
 std::string name_of(const Job& job) {
   static const char* const routes[] = {"narrow", "wide", "lanes", "multiply", "warpgroup", "bits", "tables", "product"};
-  static const char* const maths[] = {"int8", "int16", "float16", "bfloat16", "float32", "float8"};
+  static const char* const maths[] = {"int8", "int16", "float16", "bfloat16", "float32", "float8", "float16x2", "bfloat16x3"};
   return std::string(routes[job.route]) + " " + maths[job.math];
 }
 

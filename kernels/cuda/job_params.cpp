@@ -33,6 +33,7 @@ LinearParams linear_params(const Plan& plan, const Layout& l, const Job& job, co
   p.lowest = plan.weight.lowest;
   p.unit = is_exact(job.math) ? std::ldexp(1.0f, plan.unit) : 1.0f;
   p.weight_tensor_scale = plan.weight.tensor_scale;
+  if (job.math == kMathFloat16x2) p.weight_tensor_scale = std::ldexp(p.weight_tensor_scale, -job.center);
   p.decoder = job.decoder;
   return p;
 }

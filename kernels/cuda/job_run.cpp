@@ -31,6 +31,8 @@ cudaError_t linear(const Plan& plan, const Job& job, const uint8_t* weight, cons
         case kMathInt8: return linear_narrow_int8(p, l.bits, stream);
         case kMathInt16: return linear_narrow_int16(p, l.bits, stream);
         case kMathFloat16: return linear_narrow_float16(p, l.bits, stream);
+        case kMathFloat16x2: return linear_narrow_float16x2(p, l.bits, stream);
+        case kMathBFloat16x3: return linear_narrow_bfloat16x3(p, l.bits, stream);
         default: return linear_narrow_bfloat16(p, l.bits, stream);
       }
     case kRouteWide:

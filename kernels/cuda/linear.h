@@ -11,6 +11,8 @@ cudaError_t linear_narrow_int8(const LinearParams& p, int bits, cudaStream_t str
 cudaError_t linear_narrow_int16(const LinearParams& p, int bits, cudaStream_t stream);
 cudaError_t linear_narrow_float16(const LinearParams& p, int bits, cudaStream_t stream);
 cudaError_t linear_narrow_bfloat16(const LinearParams& p, int bits, cudaStream_t stream);
+cudaError_t linear_narrow_float16x2(const LinearParams& p, int bits, cudaStream_t stream);
+cudaError_t linear_narrow_bfloat16x3(const LinearParams& p, int bits, cudaStream_t stream);
 cudaError_t linear_wide_int8(const LinearParams& p, int bits, cudaStream_t stream);
 cudaError_t linear_wide_float16(const LinearParams& p, int bits, cudaStream_t stream);
 cudaError_t linear_wide_bfloat16(const LinearParams& p, int bits, cudaStream_t stream);

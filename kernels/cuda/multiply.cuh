@@ -32,11 +32,15 @@ struct Traits<kMathFloat8> {
   using Sum = float;
 };
 
+// Weights as sums of several 16-bit numbers (decode.cuh).
+template <int kMath>
+constexpr int kTerms = kMath == kMathFloat16x2 ? 2 : kMath == kMathBFloat16x3 ? 3 : 1;
+
 // The A operand of a block: weights of two half blocks.
 template <int kMath, int kBits>
 struct Weights {
   static constexpr int kDigits = Traits<kMath>::kDigits;
-  uint32_t halves[2][Traits<kMath>::kBytes ? 2 * kDigits : 4];  // bytes: [2 * digit + output half]
+  uint32_t halves[2][Traits<kMath>::kBytes ? 2 * kDigits : 4 * kTerms<kMath>];  // bytes: [2 * digit + output half]
 
   MF_DEVICE void decode(const Decoder& d, const uint32_t* table, const Codes<kBits>& codes, int block, int lane,
                         const uint32_t (&origin)[2], int half) {
@@ -45,6 +49,8 @@ struct Weights {
       decode_digits<kBits, kDigits>(d, table, codes, 2 * block + half, lane, lower, upper);
 #pragma unroll
       for (int i = 0; i < kDigits; ++i) halves[half][2 * i] = lower[i], halves[half][2 * i + 1] = upper[i];
+    } else if constexpr (kTerms<kMath> > 1) {
+      decode_terms<kTerms<kMath>, kBits>(table, codes, 2 * block + half, lane, halves[half]);
     } else {
       decode_floats<kMath, kBits>(d, table, codes, 2 * block + half, lane, origin, halves[half]);
     }
@@ -80,6 +86,48 @@ struct Tile {
     clear();
   }
 };
+
+// A sum for each term, so that none has more additions than the float contract allows; docs/numerics.md counts them.
+template <int kMath>
+struct TermsTile {
+  float sums[kTerms<kMath>][4];
+  MF_DEVICE void clear() {
+#pragma unroll
+    for (int i = 0; i < kTerms<kMath> * 4; ++i) sums[i / 4][i % 4] = 0;
+  }
+  template <class W>
+  MF_DEVICE void half(const W& w, const Columns<kMath>& x, int h) {
+#pragma unroll
+    for (int i = 0; i < kTerms<kMath>; ++i) {
+      const uint32_t a[4] = {w.halves[h][4 * i], w.halves[h][4 * i + 1], w.halves[h][4 * i + 2], w.halves[h][4 * i + 3]};
+      if constexpr (kMath == kMathFloat16x2) {
+        mma_f16_k16(sums[i], a, x.halves[h][0], x.halves[h][1]);
+      } else {
+        mma_bf16_k16(sums[i], a, x.halves[h][0], x.halves[h][1]);
+      }
+    }
+  }
+  template <class W>
+  MF_DEVICE void block(const W& w, const Columns<kMath>& x) {
+    half(w, x, 0);
+    half(w, x, 1);
+  }
+  MF_DEVICE void take(float (&out)[4]) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if constexpr (kMath == kMathFloat16x2) {
+        out[i] = add(sums[0][i], mul(sums[1][i], 1 / kSecondTerm));
+      } else {
+        out[i] = add(sums[0][i], add(sums[1][i], sums[2][i]));
+      }
+    }
+    clear();
+  }
+};
+template <>
+struct Tile<kMathFloat16x2> : TermsTile<kMathFloat16x2> {};
+template <>
+struct Tile<kMathBFloat16x3> : TermsTile<kMathBFloat16x3> {};
 
 template <>
 struct Tile<kMathInt8> {

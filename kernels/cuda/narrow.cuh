@@ -58,9 +58,9 @@ MF_DEVICE void scale_folds(const LinearParams& p, int64_t first_row, int columns
   }
 }
 
-// Two blocks share a multiprocessor's registers, unless a chunk of codes or two digits take too many.
+// Two blocks share a multiprocessor's registers, unless a chunk of codes, two digits or three terms take too many.
 template <int kMath, int kBits>
-constexpr int kNarrowBlocks = kBits >= 7 || kMath == kMathInt16 ? 1 : 2;
+constexpr int kNarrowBlocks = kBits >= 7 || kMath == kMathInt16 || (kBits >= 5 && kMath == kMathBFloat16x3) ? 1 : 2;
 
 template <int kMath, int kBits>
 __global__ void __launch_bounds__(kNarrowWarps * 32, kNarrowBlocks<kMath, kBits>) linear_narrow(const __grid_constant__ LinearParams p) {
@@ -89,7 +89,11 @@ __global__ void __launch_bounds__(kNarrowWarps * 32, kNarrowBlocks<kMath, kBits>
   const bool whole_folds = p.ordered && p.slots_per_fold == 1;
   Chain chain(p);
 
-  if (space.table_bytes) fill_table(table, p.decoder, 1 << kBits);
+  if constexpr (kTerms<kMath> > 1) {
+    fill_terms<kTerms<kMath>>(table, p.decoder, 1 << kBits);
+  } else if (space.table_bytes) {
+    fill_table(table, p.decoder, 1 << kBits);
+  }
   __syncthreads();
 
   uint32_t origin[2] = {};

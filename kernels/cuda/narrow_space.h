@@ -29,7 +29,7 @@ struct NarrowSpace {
   int32_t table_bytes, raw_at, wide_at, sums_at, warp_sums, bytes;
 
   MF_BOTH NarrowSpace(const LinearParams& p, bool exact, int bits) : scales(p) {
-    table_bytes = p.decoder.kind == kDecodeTable && (!exact || bits > 4) ? (1 << bits) * 128 : 0;
+    table_bytes = p.decoder.kind == kDecodeTable && (!exact || bits > 4) ? (1 << bits) * 128 << p.decoder.more_tables : 0;
     raw_at = table_bytes;
     wide_at = raw_at + kNarrowWarps * 2 * scales.raw_bytes;
     sums_at = wide_at + kNarrowWarps * 2 * scales.wide_floats * 4;

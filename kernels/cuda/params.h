@@ -19,6 +19,8 @@ enum Math : int32_t {
   kMathBFloat16 = 3,
   kMathFloat32 = 4,
   kMathFloat8 = 5,  // four exponent bits, three of mantissa, no infinity: what tensor cores call e4m3
+  kMathFloat16x2 = 6,   // weights as sums of two float16 numbers: x float16
+  kMathBFloat16x3 = 7,  // as sums of three bfloat16 numbers: x bfloat16
 };
 
 // How a stored code becomes a number.
@@ -35,10 +37,11 @@ struct Decoder {
   int32_t shift;                // kDecodeMinifloat: right shift that moves the exponent to its place
   uint32_t sign_mask, magnitude_mask;
   uint32_t multiplier;          // bits of the power of two, in both halves for 16-bit types
+  int32_t more_tables;          // 1 where a value takes more than a word of the table in shared memory, so that there are two
   float origin;                 // kDecodeIntegers without zero points, floating-point math
   // Integer math, up to 4 bits: words 0..3 are sixteen low digits, words 4..7 sixteen high digits. Above: low | high << 8.
   // kMathFloat8: as low digits.
-  // 16-bit math: the value's bits (kDecodeTwo: in both halves). kMathFloat32: float32 bits.
+  // 16-bit math: the value's bits (kDecodeTwo: in both halves). kMathFloat32 and sums of 16-bit numbers: float32 bits.
   uint32_t table[256];
 };
 
@@ -76,7 +79,7 @@ struct LinearParams {
   Divisor x_group_of;          // of a fold
   int32_t ordered;             // exact contract with several folds: float additions in the order of K
   int32_t x_grouped;
-  int32_t center;              // integer math: digit = grid - center
+  int32_t center;              // integer math: digit = grid - center; kMathFloat16x2: values are scaled by 2**center
   int32_t zero_point_mask;     // zero point code -> unsigned offset from the lowest value: code ^ mask
   float lowest;                // value of that offset 0
   float unit;                  // exact contract: a product of two digits is worth this much

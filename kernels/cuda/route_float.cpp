@@ -5,6 +5,7 @@ namespace minifloat::cuda {
 namespace {
 
 constexpr int64_t kMaxLanesRows = 8, kLeastProductRows = 2048;
+constexpr int64_t kMostTermsRows = 256;  // of sums of 16-bit numbers; docs/gpu.md counts
 
 // A table's four k's are spread over 64, which may not hold two folds; zero points would need tables for each.
 bool has_tables(const Plan& plan, const Layout& l) {
@@ -26,6 +27,12 @@ void choose_float(const Plan& plan, const Layout& l, int64_t m, ElementType x_ty
              : x_type == kElementFloat8  ? kMathFloat8
                                          : kMathBFloat16;
   if (!make_decoder(plan, job.math, job.decoder, job.center)) {
+    const bool some = m > kMaxLanesRows && m <= kMostTermsRows && (job.math == kMathFloat16 || job.math == kMathBFloat16);
+    job.math = job.math == kMathFloat16 ? kMathFloat16x2 : kMathBFloat16x3;
+    if (some && make_decoder(plan, job.math, job.decoder, job.center)) {
+      job.route = kRouteNarrow;
+      return;
+    }
     job.math = kMathFloat32;
     make_decoder(plan, job.math, job.decoder, job.center);
   }

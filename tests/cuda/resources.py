@@ -18,7 +18,7 @@ TABLE = Path(__file__).with_name("resources.json")
 SOURCES = sorted((ROOT / "kernels" / "cuda").glob("*.cu"))
 ARCHITECTURES = ("sm_80", "sm_90a")
 FLAGS = ("-std=c++20", "-O3", "-Xptxas=-v", f"-I{ROOT / 'kernels'}")
-MATHS = ("int8", "int16", "float16", "bfloat16", "float32", "float8")
+MATHS = ("int8", "int16", "float16", "bfloat16", "float32", "float8", "float16x2", "bfloat16x3")
 
 
 def find_nvcc() -> str | None:

@@ -19,6 +19,7 @@ WEIGHTS = (
 )
 SHAPES = ((1, 17, 256), (4, 33, 192), (8, 16, 320), (13, 20, 512), (18, 70, 320))
 PAIRS = {"signs": (-1, 1), "minus": (-1, 0), "bit": (0, 1), "any_two": (0.375, -48), "half": (0, 0.5)}
+TERMS = {torch.float16: "float16x2", torch.bfloat16: "bfloat16x3"}
 NOT_IN_16_BITS = {torch.float16: ("e7m0", "nf4", "dynamic8"), torch.bfloat16: ("nf4", "dynamic8")}
 
 
@@ -40,9 +41,12 @@ def test_within_the_bound(shim, make, weight, dtype):
         q, _, bias, _ = make(weight, None, m, n, k, i)
         route, math = check(shim, q, torch.randn(m, k).to(dtype), bias)
         inexact = dtype == torch.float32 or weight.split("-")[0] in NOT_IN_16_BITS[dtype]
-        assert math == ("float32" if inexact else str(dtype).split(".")[1])
-        want = ("lanes" if m <= 8 else "multiply") if inexact else "narrow" if m <= 16 else "wide"
-        assert route == want
+        terms = inexact and m > 8 and dtype != torch.float32 and weight != "e7m0-row"  # 2**126 between its values
+        assert math == (TERMS[dtype] if terms else "float32" if inexact else str(dtype).split(".")[1])
+        if not inexact:
+            assert route == ("narrow" if m <= 16 else "wide")
+        else:
+            assert route == ("lanes" if m <= 8 else "narrow" if terms else "multiply")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
@@ -61,6 +65,40 @@ def test_two_values(shim, name, dtype):
             assert math == str(dtype).removeprefix("torch.")
             want = w[:, first : first + rows].T
             assert torch.equal(y.float(), want.to(dtype).float()), (route, capability)
+
+
+@pytest.mark.parametrize("dtype", TERMS, ids=str)
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_sums_of_16_bit_numbers(any_order, bits, dtype):
+    """Values with all 24 bits of a float32; differences of two close ones, within 7 roundings of either."""
+    scales = torch.exp2(-3.0 * torch.arange(1 << bits).div(2, rounding_mode="floor").remainder(3))
+    values = scales * (1 + torch.rand(1 << bits, generator=torch.Generator().manual_seed(bits)) / 1024)
+    f = mf.Format.codebook(f"of_24_bits_{bits}", values.double().numpy())
+    q = any_codes(mf.QuantSpec(f, "tensor"), (64, 2))
+    x = torch.tensor([[1.0, -1.0]]).expand(9, 2).to(dtype)
+    assert check(any_order, q, x, None) == ("narrow", TERMS[dtype])
+
+
+@pytest.mark.parametrize("dtype", TERMS, ids=str)
+@pytest.mark.parametrize(
+    ("weight", "k"), [("nf4-g64", 512), ("nf4-g16-e4m3fn", 320), ("dynamic8-g32", 96), ("nf4-row", 9 * 256)]
+)
+def test_rows_of_sums_of_16_bit_numbers(any_order, make, weight, k, dtype):
+    q, _, bias, _ = make(weight, None, 37, 21, k, 1)
+    x = torch.randn(37, k).to(dtype)
+    for m in (9, 16, 37):
+        assert check(any_order, q, x[:m], bias) == ("narrow", TERMS[dtype])
+    assert any_order.route(any_order.prepare(q, None)[1], 257, dtype) == "multiply float32"
+
+
+@pytest.mark.parametrize(
+    ("values", "math"), [((1, 2.0**-25 / 3), "float16x2"), ((1, 2.0**-26 / 3), "float32"), ((2**15, 1 / 3), "float32")]
+)
+def test_ranges_of_sums_of_float16(shim, values, math):
+    """So wide that the lesser term would lose bits; or beyond what leaves float16 room."""
+    f = mf.Format.codebook(f"range_{int(1 / values[1])}_{int(values[0])}", np.float32(values))
+    q = any_codes(mf.QuantSpec(f, "tensor"), (16, 64))
+    assert check(shim, q, torch.randn(9, 64).half(), None)[1] == math
 
 
 @pytest.mark.parametrize("k", [1, 31, 97, 257, 1031])

@@ -15,6 +15,7 @@ needs_nvcc = pytest.mark.skipif(
 )
 CASES = [(source, arch) for source in resources.SOURCES for arch in resources.ARCHITECTURES]
 MULTIPLIES = {"int8": "IMMA", "int16": "IMMA", "float16": "HMMA", "bfloat16": "HMMA"}
+MULTIPLIES |= {"float16x2": "HMMA", "bfloat16x3": "HMMA"}
 WARPGROUP_MULTIPLIES = {"int8": "IGMMA", "int16": "IGMMA", "float16": "HGMMA", "bfloat16": "HGMMA", "float8": "QGMMA"}
 
 
