@@ -94,6 +94,10 @@ def _routes() -> dict[str, list[Case]]:
     for dtype in (torch.float16, torch.bfloat16):
         name = str(dtype).removeprefix("torch.")
         routes[f"narrow.{name}"] = _cases(FLOAT, (None,), (*FEW, (16, 33, 384)), dtype, "usual") + _odd(None, 3, dtype)
+        terms = {torch.float16: 2, torch.bfloat16: 3}[dtype]
+        routes[f"narrow.{name}x{terms}"] = _cases(
+            IN_FLOAT32, (None,), ((9, 17, 256), (16, 1000, 768), (70, 33, 512)), dtype
+        )
         routes[f"wide.{name}"] = _cases(FLOAT, (None,), MANY, dtype, "wide") + _odd(None, 33, dtype, "wide")
         routes[f"warpgroup.{name}"] = (
             _cases(FLOAT, (None,), MANY, dtype)
@@ -122,6 +126,8 @@ STEADY = (
     _steady("narrow.int8", "e2m1-row", "nvfp4", 1),
     _steady("narrow.int16", "e3m2-row", "int8-row", 4),
     _steady("narrow.float16", "int4-g128", None, 4),
+    _steady("narrow.float16x2", "nf4-g64", None, 16),
+    _steady("narrow.bfloat16x3", "nf4-g64", None, 16, torch.bfloat16),
     _steady("lanes.float32", "nf4-g64", None, 4),
     _steady("tables.float32", "binary-g128", None, 1, prefer="tables"),
     _steady("wide.int8", "int8-row", "int8-row", 40, prefer="wide"),
