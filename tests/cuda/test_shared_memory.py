@@ -19,14 +19,12 @@ def test_a_small_launch_takes_nothing_from_a_large_one(shim, same_bits, make):
         assert shim.library.shim_least_granted() == A100
 
 
-ODD = mf.Format.codebook("odd_to_255", np.arange(-255.0, 256.0, 2))  # in a table, and exact in 16 bits
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("group", [None, 16])
 def test_every_route_fits_the_smallest_gpus(shim, group, dtype):
     """linear_wide's ring of x and a table of 8-bit codes take 100 KiB; 8.9 grants 99."""
-    q = any_codes(mf.QuantSpec(ODD, "group" if group else "row", group), (70, 512))
+    odd = mf.Format.codebook("odd_to_255", np.arange(-255.0, 256.0, 2))  # in a table, and exact in 16 bits
+    q = any_codes(mf.QuantSpec(odd, "group" if group else "row", group), (70, 512))
     for m in (1, 9, 20):
         x, bias = torch.randn(m, 512).to(dtype), torch.randn(70)
         for capability in (80, 86, 89, 90, 120):
