@@ -91,9 +91,8 @@ class Run:
         with torch.inference_mode():
             for contender in team:
                 try:
-                    errors[contender.name] = (
-                        relative_error(contender.output(x), reference) if contender.computes else 0.0
-                    )
+                    output = contender.output(x)
+                    errors[contender.name] = 0.0 if output is None else relative_error(output, reference)
                     works[contender.name] = contender.work(x)
                 except (teams.Skipped, RuntimeError) as reason:
                     self._skip(contender.name, str(reason).splitlines()[0], f" at M={m}")

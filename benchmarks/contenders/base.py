@@ -24,7 +24,6 @@ class Contender(ABC):
         width: nominal bits of a weight, without scales: contenders of one width are compared.
         arithmetic: 'int8', 'float32' or 'other': which instruction ceiling applies.
         weight_bytes: of one copy as the kernel reads it, scales included; known after build.
-        computes: whether there is an output to check.
     """
 
     name: str
@@ -32,7 +31,6 @@ class Contender(ABC):
     arithmetic: str = "int8"
     library: str = ""
     weight_bytes: int = 0
-    computes: bool = True
 
     @abstractmethod
     def build(self, w: torch.Tensor, target_bytes: int, threads: int) -> None:
@@ -47,8 +45,8 @@ class Contender(ABC):
         """Calls of the layer on x, over all copies in turn."""
 
     @abstractmethod
-    def output(self, x: torch.Tensor) -> torch.Tensor:
-        """float32 (M, N): what the first copy gives for x, to check that the right thing is timed."""
+    def output(self, x: torch.Tensor) -> torch.Tensor | None:
+        """float32 (M, N): what the first copy gives for x, to check that the right thing is timed; None: nothing is."""
 
     def release(self) -> None:
         """Drop the copies."""

@@ -99,7 +99,7 @@ struct HalvedPanel {
   }
 };
 
-// Adds the products of an octet and kRows rows, of what stands at x[r] + at plus kPlus, in unsigned bytes.
+// Adds the products of an octet and kRows rows: the unsigned bytes at x[r] + at, to which kPlus is added first.
 template <class Isa, int kRows, int kPlus, class Octets, class Sums>
 MF_INLINE void add_octet(const Octets& octets, int64_t i, const int8_t* const* x, int64_t at, Sums& sums) {
   const uint8_t* digits = octets.digits.data + i * kOctetBytes;

@@ -1,7 +1,5 @@
 """What reads weights beside the layers reads all of them, once, and is timed at M = 1 only."""
 
-import ctypes
-
 import numpy as np
 import pytest
 import torch
@@ -18,13 +16,12 @@ def four_bits():
     found[1].release()
 
 
-def test_every_line_is_read_once(four_bits):
+def test_every_line_is_read_once():
     data = np.random.default_rng(0).integers(0, 256, size=3 * 16 * 64, dtype=np.uint8)
     expected = int(np.bitwise_xor.reduce(data.view(np.uint64)))
-    library = ctypes.CDLL(str(reading.compiled(reading.SOURCE)))
-    library.read_once.restype = ctypes.c_uint64
+    read_once = reading.load()
     for threads in (1, 2):
-        assert library.read_once(ctypes.c_void_p(data.ctypes.data), ctypes.c_int64(len(data)), threads) == expected
+        assert read_once(data.ctypes.data, len(data), threads) == expected
 
 
 def test_it_takes_turns_with_the_layers(four_bits):
