@@ -19,7 +19,6 @@ struct Avx2 {
   struct Doubles {
     __m256d v[4];
   };
-  static constexpr bool kSkipsLookups = true;  // where codes are digits
   static constexpr bool kHasDot = false;         // see isa_avxvnni.cpp
   static constexpr bool kSelectsTables = true;  // see ByteTable::select
   static constexpr bool kLooksUpInRows = true;   // see WordTable::lookup_at

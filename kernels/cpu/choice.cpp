@@ -55,11 +55,11 @@ Decode decode(const Plan& p, int64_t m, const Traits& traits) {
 
 Lookup lookup_of(const Plan& p) {
   const int32_t* grid = p.weight.grid;
-  bool codes = true, magnitudes = p.weight.bits == 6 && !p.weight.code_flip && p.depth >= 1;
-  for (int code = 0; code < (1 << p.weight.bits); ++code) codes &= grid[code ^ p.weight.code_flip] - p.offset == code;
+  if (codes_are_digits(p)) return Lookup::kNone;
+  bool magnitudes = p.weight.bits == 6 && !p.weight.code_flip && p.depth >= 1;
   for (int code = 0; code < 32 && magnitudes; ++code)
     magnitudes = (code >= 16 || grid[code] == code) && grid[code + 32] == -grid[code];
-  return codes ? Lookup::kNone : magnitudes ? Lookup::kMagnitudes : Lookup::kTable;
+  return magnitudes ? Lookup::kMagnitudes : Lookup::kTable;
 }
 
 double share_beyond_clamp(const Plan& p, const int8_t* digits, int64_t m) {

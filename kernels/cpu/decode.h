@@ -19,35 +19,36 @@ namespace {
 // How far ahead a tile that decodes its weights fetches them: with 4 rows the prefetcher alone left half the time to waiting.
 constexpr int64_t kAheadBytes = 8192;
 
-// The stored codes of quad 4 * half + Q of a block: byte j of lane o is output o, k = 16 * half + 4 * Q + j.
-template <class Isa, int kBits, int kQuad>
-MF_INLINE typename Isa::Bytes stored_codes(const uint8_t* block, int half) {
-  static_assert(kBits >= 1 && kBits <= 8 && kQuad >= 0 && kQuad < 4);
-  if constexpr (kBits == 8) return Isa::load(block + (4 * half + kQuad) * kRowBytes);
-  if constexpr (kBits == 3) {
-    if (half && kQuad >= 2) {
-      const auto low = Isa::template field<6, 0, 2>(Isa::load(block + (kQuad - 2) % 2 * kRowBytes));
-      return Isa::either(low, Isa::template field<kQuad + 4, 2, 1>(Isa::load(block + 2 * kRowBytes)));
-    }
-    return Isa::template field<kQuad % 2 * 3, 0, 3>(Isa::load(block + (2 * half + kQuad / 2) * kRowBytes));
-  }
-  constexpr bool k4 = kBits & 4, k2 = kBits & 2, k1 = kBits & 1;
-  constexpr int at2 = k4 ? 4 * kRowBytes : 0, at1 = at2 + (k2 ? 2 * kRowBytes : 0);
-  constexpr int bit2 = k4 ? 4 : 0, bit1 = bit2 + (k2 ? 2 : 0);
-  typename Isa::Bytes out = Isa::zero_bytes();
-  if constexpr (k4) {
-    out = Isa::template field<(kQuad & 1) * 4, 0, 4>(Isa::load(block + (2 * half + kQuad / 2) * kRowBytes));
-  }
-  if constexpr (k2) {
-    const auto plane = Isa::template field<kQuad * 2, bit2, 2>(Isa::load(block + at2 + half * kRowBytes));
-    out = k4 ? Isa::either(out, plane) : plane;
-  }
-  if constexpr (k1) {
-    const auto row = Isa::load(block + at1);
-    const auto plane = half ? Isa::template field<4 + kQuad, bit1, 1>(row) : Isa::template field<kQuad, bit1, 1>(row);
-    out = bit1 ? Isa::either(out, plane) : plane;
-  }
+// Calls body(0, 1, ... kCount - 1), the numbers as constants; for_count: body(0), body(1) ... in order.
+template <int kCount, class Body>
+MF_INLINE void for_numbers(Body body) {
+  [&]<int... kNumber>(std::integer_sequence<int, kNumber...>) MF_ALWAYS_INLINE {
+    body(std::integral_constant<int, kNumber>()...);
+  }(std::make_integer_sequence<int, kCount>());
+}
+template <int kCount, class Body>
+MF_INLINE void for_count(Body body) {
+  for_numbers<kCount>([&](auto... number) MF_ALWAYS_INLINE { (body(number), ...); });
+}
+
+// The stored codes of quad kQuad of a block: byte j of lane o is output o, k = 4 * kQuad + j.
+template <class Isa, int kBits, bool kInPlanes, int kQuad>
+MF_INLINE typename Isa::Bytes codes_of_quad(const uint8_t* block) {
+  constexpr Pieces pieces = pieces_of(kBits, kInPlanes, kQuad);
+  const auto piece = [&](auto i) MF_ALWAYS_INLINE {
+    constexpr Piece p = pieces.at[i];
+    const auto row = Isa::load(block + p.row * kRowBytes);
+    if constexpr (p.width == 8) return row;
+    else return Isa::template field<p.bit, p.code_bit, p.width>(row);
+  };
+  auto out = piece(std::integral_constant<int, 0>());
+  for_count<pieces.count - 1>([&](auto i) MF_ALWAYS_INLINE { out = Isa::either(out, piece(std::integral_constant<int, i + 1>())); });
   return out;
+}
+// The same of quad 4 * half + kQuad, 0 .. 3.
+template <class Isa, int kBits, bool kInPlanes, int kQuad>
+MF_INLINE typename Isa::Bytes stored_codes(const uint8_t* block, int half) {
+  return half ? codes_of_quad<Isa, kBits, kInPlanes, kQuad + 4>(block) : codes_of_quad<Isa, kBits, kInPlanes, kQuad>(block);
 }
 
 // Which exponent fields Isa::Significands may meet, to index the tables of a window by field - first.
@@ -57,16 +58,23 @@ enum class Fields {
   kWithin,     // any: what is not among the tables' first 15 entries takes the last, which holds 0
 };
 
-// Bit kBit (4 and up) of the codes of quad 4 * half + kQuad, moved to the top of each byte; what stands below it is of no use.
+// Of codes in planes, of quad 4 * half + kQuad: the low four bits, and bit kBit (4 and up) moved to the top of each byte, where what
+// stands below it is of no use.
+template <class Isa, int kBits, int kQuad>
+MF_INLINE typename Isa::Bytes low_bits(const uint8_t* block, int half) {
+  constexpr Piece here = pieces_of(kBits, true, kQuad).at[0], there = pieces_of(kBits, true, kQuad + 4).at[0];
+  static_assert(here.width == 4 && there.bit == here.bit);
+  return Isa::template field<here.bit, 0, 4>(Isa::load(block + (half ? there.row : here.row) * kRowBytes));
+}
+template <class Isa, int kBits, int kQuad, int kBit>
+MF_INLINE typename Isa::Bytes top_bit_of_quad(const uint8_t* block) {
+  constexpr Piece p = pieces_of(kBits, true, kQuad).at[kBits == 7 && kBit == 6 ? 2 : 1];
+  static_assert(p.code_bit <= kBit && kBit < p.code_bit + p.width);
+  return Isa::template to_top<p.bit + kBit - p.code_bit>(Isa::load(block + p.row * kRowBytes));
+}
 template <class Isa, int kBits, int kQuad, int kBit>
 MF_INLINE typename Isa::Bytes top_bits(const uint8_t* block, int half) {
-  static_assert(kBits >= 5 && kBits <= 7 && kBit >= 4 && kBit < kBits);
-  if constexpr (kBits >= 6 && kBit < 6) {
-    return Isa::template to_top<2 * kQuad + kBit - 4>(Isa::load(block + (4 + half) * kRowBytes));
-  } else {
-    const auto row = Isa::load(block + (kBits - 1) * kRowBytes);
-    return half ? Isa::template to_top<4 + kQuad>(row) : Isa::template to_top<kQuad>(row);
-  }
+  return half ? top_bit_of_quad<Isa, kBits, kQuad + 4, kBit>(block) : top_bit_of_quad<Isa, kBits, kQuad, kBit>(block);
 }
 
 template <int kBits>
@@ -95,13 +103,12 @@ struct PackedDigits {
   template <int kQuad>
   MF_INLINE typename Isa::Bytes quad(int64_t half) const {
     const uint8_t* block = panel + (half >> 1) * kBits * kRowBytes;
-    if constexpr (kLookup == Lookup::kTable && kBits >= 5 && kBits <= 7 && Isa::kSelectsTables) {
-      const auto low = Isa::template field<(kQuad & 1) * 4, 0, 4>(Isa::load(block + (2 * (half & 1) + kQuad / 2) * kRowBytes));
-      return table.select(low, [&](auto bit) MF_ALWAYS_INLINE {
+    if constexpr (kLookup == Lookup::kTable && may_be_split(kBits) && Isa::kSelectsTables) {
+      return table.select(low_bits<Isa, kBits, kQuad>(block, half & 1), [&](auto bit) MF_ALWAYS_INLINE {
         return top_bits<Isa, kBits, kQuad, bit>(block, half & 1);
       });
     }
-    const auto codes = stored_codes<Isa, kBits, kQuad>(block, half & 1);
+    const auto codes = stored_codes<Isa, kBits, may_be_split(kBits) && kLookup != Lookup::kNone, kQuad>(block, half & 1);
     if constexpr (kLookup == Lookup::kTable) return table.lookup(codes);
     if constexpr (kSigned) return Isa::add8(codes, offset);
     return codes;
@@ -130,7 +137,7 @@ struct PackedDigits<Isa, kBits, Lookup::kMagnitudes, kSigned> {
   template <int kQuad>
   MF_INLINE Signed<Isa> signed_quad(int64_t half) const {
     const uint8_t* block = panel + (half >> 1) * kBits * kRowBytes;
-    const auto low = Isa::template field<(kQuad & 1) * 4, 0, 4>(Isa::load(block + (2 * (half & 1) + kQuad / 2) * kRowBytes));
+    const auto low = low_bits<Isa, kBits, kQuad>(block, half & 1);
     const auto is_upper = top_bits<Isa, kBits, kQuad, 4>(block, half & 1), sign = top_bits<Isa, kBits, kQuad, 5>(block, half & 1);
     return {Isa::select8(low, upper.lookup(low), is_upper), Isa::either(sign, Isa::splat_byte(1))};
   }
@@ -167,18 +174,6 @@ struct GridOf {
     return Signed<Isa>::of(Isa::add8(source.template quad<kQuad>(half), offset));
   }
 };
-
-// Calls body(0, 1, ... kCount - 1), the numbers as constants; for_count: body(0), body(1) ... in order.
-template <int kCount, class Body>
-MF_INLINE void for_numbers(Body body) {
-  [&]<int... kNumber>(std::integer_sequence<int, kNumber...>) MF_ALWAYS_INLINE {
-    body(std::integral_constant<int, kNumber>()...);
-  }(std::make_integer_sequence<int, kCount>());
-}
-template <int kCount, class Body>
-MF_INLINE void for_count(Body body) {
-  for_numbers<kCount>([&](auto... number) MF_ALWAYS_INLINE { (body(number), ...); });
-}
 
 // 64-byte aligned scratch memory.
 struct Scratch {

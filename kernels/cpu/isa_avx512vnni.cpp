@@ -39,7 +39,6 @@ struct Avx512Vnni {
   struct Doubles {
     __m512d v[2];
   };
-  static constexpr bool kSkipsLookups = true;  // where codes are digits
   static constexpr bool kHasDot = true, kSelectsTables = false, kLooksUpInRows = true, kLooksUpQuads = false;
   static constexpr int kFusedRows = 4, kSelectRows = 4, kRows = 8;
   static constexpr int kFloatRows = 8, kDoubleRows = 4, kStreams = 1;

@@ -26,7 +26,6 @@ struct Scalar {
   using Ints = Vector<int32_t, 16>;
   using Floats = Vector<float, 16>;
   using Doubles = Vector<double, 16>;
-  static constexpr bool kSkipsLookups = false;  // where codes are digits
   static constexpr bool kHasDot = true, kSelectsTables = false, kLooksUpInRows = false, kLooksUpQuads = false;
   static constexpr int kFusedRows = 0, kSelectRows = 0, kRows = 1;
   static constexpr int kFloatRows = 1, kDoubleRows = 1, kStreams = 1;

@@ -9,29 +9,13 @@
 namespace minifloat {
 namespace {
 
-constexpr int kPlanes[] = {8, 4, 2, 1};
-
-bool has_plane(int bits, int plane) { return plane == 8 ? bits == 8 : bits < 8 && (bits & plane); }
-
 // Calls visit(byte offset in the block, bit in the byte, bit in the code, bits) for each piece of the code of (output, k).
 template <class Visit>
-void for_pieces(int bits, int output, int k, Visit visit) {
-  int64_t base = 0;
-  int code_bit = 0;
-  const int quad = k / 4;
-  if (bits == 3) {
-    const int64_t lane = output * 4 + k % 4;
-    if (quad < 6) return visit(quad / 2 * kRowBytes + lane, quad % 2 * 3, 0, 3);
-    visit((quad - 6) * kRowBytes + lane, 6, 0, 2);
-    return visit(2 * kRowBytes + lane, quad, 2, 1);
-  }
-  for (int plane : kPlanes) {
-    if (!has_plane(bits, plane)) continue;
-    const int quads_per_row = 8 / plane;
-    const int64_t row = quad / quads_per_row;
-    visit(base + row * kRowBytes + output * 4 + k % 4, (quad % quads_per_row) * plane, code_bit, plane);
-    base += plane * kRowBytes;
-    code_bit += plane;
+void for_pieces(const Layout& l, int bits, int output, int k, Visit visit) {
+  const Pieces pieces = pieces_of(bits, l.in_planes, k / 4);
+  for (int i = 0; i < pieces.count; ++i) {
+    const Piece& p = pieces.at[i];
+    visit(p.row * kRowBytes + output * 4 + k % 4, p.bit, p.code_bit, p.width);
   }
 }
 
@@ -126,6 +110,7 @@ void pack_row(const uint8_t* codes, int bits, int64_t k, uint8_t* packed, int64_
 
 Layout layout_of(const Plan& plan) {
   Layout l;
+  l.in_planes = holds_planes(plan);
   l.panels = ceil_div(plan.n, kPanel);
   l.blocks = plan.k_padded / kBlock;
   l.groups = weight_groups(plan);
@@ -160,7 +145,7 @@ void pack_panels(const Plan& plan, const Canonical& from, uint8_t* layout, int64
         const int64_t at = padded_position(plan, k);
         const unsigned stored = codes[k] ^= plan.weight.code_flip;
         uint8_t* block = panel + at / kBlock * bits * kRowBytes;
-        for_pieces(bits, o, at % kBlock, [&](int64_t byte, int bit, int code_bit, int width) {
+        for_pieces(l, bits, o, at % kBlock, [&](int64_t byte, int bit, int code_bit, int width) {
           block[byte] |= ((stored >> code_bit) & ((1u << width) - 1)) << bit;
         });
       }
@@ -197,7 +182,7 @@ void panel_codes(const Plan& plan, const uint8_t* layout, int64_t panel, uint8_t
       const int64_t at = padded_position(plan, k);
       const uint8_t* block = layout + panel * l.panel_bytes + at / kBlock * bits * kRowBytes;
       unsigned stored = 0;
-      for_pieces(bits, o, at % kBlock, [&](int64_t byte, int bit, int code_bit, int width) {
+      for_pieces(l, bits, o, at % kBlock, [&](int64_t byte, int bit, int code_bit, int width) {
         stored |= ((unsigned(block[byte]) >> bit) & ((1u << width) - 1)) << code_bit;
       });
       codes[o * plan.k + k] = stored ^ plan.weight.code_flip;

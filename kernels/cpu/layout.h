@@ -2,12 +2,12 @@
 //
 // 16 outputs form a panel. A panel is a sequence of blocks of 32 k's; a block is rows of 64 bytes: 32-bit lane o belongs to
 // output o, byte j of the lane to k = 4 q + j of quad q, 0 .. 7. One load, shift and mask thus yields bits of 4 k's of 16 outputs.
-// Codes' bits are stored in planes of 8, 4, 2 or 1 bits (5 bits: planes 4 + 1; 6: 4 + 2; 7: 4 + 2 + 1), widest plane first, low
-// bits of the code in the widest. A byte of a plane of w bits holds 8 / w quads: row r, bits f * w .. f * w + w - 1 are quad
-// q = r * 8 / w + f.
-// 3-bit codes are not split where they need not be: row r holds quads 2 r and 2 r + 1 in bits 0 .. 5. Bits 6 and 7 of rows 0 and 1
-// are the low bits of quads 6 and 7, bits 6 and 7 of row 2 their top bits.
-// A block of b-bit codes takes 64 b bytes.
+// A block of b-bit codes takes 64 b bytes: b rows. Each holds in its low bits as many whole codes as fit. The bits left over above
+// them, one row's after the other's, hold the codes of the other quads.
+// Not so 5- to 7-bit codes that are not digits, for which a table is asked by the low four bits: those lie in a plane of four rows of
+// two codes each, the bits above them in a plane of two rows (bits 4 and 5 of four codes each) and one of one row (the top bit of
+// 5 and 7 bits, of eight codes). Rows stand in the order in which quads need them: the CPU's prefetchers like to be asked for
+// one line after the other.
 //
 // Section order: panels of codes; then scales [panel][group][16] as stored; then zero point codes [panel][group][16]; then marks.
 // Missing outputs and k's hold code 0 (before the flip); activations are zero there.
@@ -24,7 +24,40 @@
 
 namespace minifloat {
 
+// Bits bit .. bit + width - 1 of the bytes of a block's row are bits code_bit .. of the codes of a quad.
+struct Piece {
+  int row, bit, code_bit, width;
+};
+struct Pieces {
+  int count = 0;
+  Piece at[8] = {};
+};
+
+// From the low bits of a quad's codes to the top. in_planes: of 5 to 7 bits.
+constexpr Pieces pieces_of(int bits, bool in_planes, int quad) {
+  Pieces out;
+  const auto add = [&](Piece piece) { out.at[out.count++] = piece; };
+  if (in_planes) {
+    const bool plane1 = bits & 1, plane2 = bits & 2;
+    const int low = quad / 2;  // of the plane of four rows
+    add({low + (low + 1) / 2 * plane2 + (low > 0) * plane1, quad % 2 * 4, 0, 4});
+    if (plane2) add({quad < 4 ? 1 : 4 + plane1, quad % 4 * 2, 4, 2});
+    if (plane1) add({1 + plane2, quad, bits - 1, 1});
+    return out;
+  }
+  const int per_row = 8 / bits, left_over = 8 % bits, others = quad - bits * per_row;
+  if (others < 0) add({quad / per_row, quad % per_row * bits, 0, bits});
+  for (int code_bit = 0; others >= 0 && code_bit < bits;) {
+    const int from = others * bits + code_bit, within = from % left_over;
+    const int width = left_over - within < bits - code_bit ? left_over - within : bits - code_bit;
+    add({from / left_over, per_row * bits + within, code_bit, width});
+    code_bit += width;
+  }
+  return out;
+}
+
 struct Layout {
+  bool in_planes;  // codes, see pieces_of
   int64_t panels, blocks, groups, panel_bytes, panel_marks;
   int64_t scales_at, zero_points_at, marks_at, bytes;
 };

@@ -141,8 +141,8 @@ void start_windows(const LinearArgs& a, int64_t m, std::vector<int16_t>& pairs, 
 }
 
 // kRows rows of activations from m on, for kPanels panels that are read side by side.
-template <class Isa, Method kMethod, int kPanels, int kRows, class Source>
-void tile(const TileCall& call, const ScaledPanel<Isa>* panels, const Source* sources, int64_t m, Ahead ahead) {
+template <class Isa, Method kMethod, int kPanels, int kRows, class AnyPanel, class Source>
+void tile(const TileCall& call, const AnyPanel* panels, const Source* sources, int64_t m, Ahead ahead) {
   const LinearArgs& a = *call.args;
   const Plan& p = *a.plan;
   constexpr int kChains = kPanels == 1 && kMethod.kind == Method::kDot && kRows <= 2 ? 2 : 1;
@@ -151,7 +151,7 @@ void tile(const TileCall& call, const ScaledPanel<Isa>* panels, const Source* so
   using Sums = std::conditional_t<kInMemory, MemorySums<Isa>, RegisterSums<Isa, kPanels * kRows * kChains>>;
   const int8_t* x[kRows];
   MF_UNROLL for (int r = 0; r < kRows; ++r) x[r] = static_cast<const int8_t*>(a.x.digits) + (m + r) * p.k_padded;
-  TileOutputs<Isa, kPanels, kRows, sums_have_offset(kMethod)> outputs(a, panels, m);
+  TileOutputs<Isa, kPanels, kRows, sums_have_offset(kMethod), AnyPanel> outputs(a, panels, m);
   const int64_t halves = p.fold_padded / 16;
   const int32_t* starts = call.starts.data() + m * p.folds;
   const int32_t* windows = call.windows.data() + m;
@@ -214,9 +214,9 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
   constexpr bool kSigned = kMethod.kind == Method::kSigned, kOffsetSums = sums_have_offset(kMethod);
   constexpr bool kSelects = kLookup == Lookup::kTable && kBits >= 5 && Isa::kSelectsTables;
   constexpr int kFusedRows = kSelects ? Isa::kSelectRows : Isa::kFusedRows;
-  constexpr int kStreams = kSelects ? 1 : Isa::kStreams;  // selecting is slower than what one place in memory gives
+  constexpr int kStreams = Isa::kStreams;
   TileCall call{&a, {}, {}, Scratch(kRowBytes * std::max(Isa::kRows, std::max(kFusedRows, kStreams)))};
-  std::vector<float> scales(kStreams * l.groups * kPanel);
+  std::vector<float> scales(l.groups * kPanel);
   const int64_t panel_scale_bytes = l.groups * kPanel * scale_bytes(p.weight);
   call.starts.resize(a.m * p.folds);
   if constexpr (kMethod.kind == Method::kModular) {
@@ -228,9 +228,6 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
     for (int64_t i = 0; i < a.m * p.folds; ++i) call.starts[i] = p.offset * a.x.sums[i];
   }
   using Source = PackedDigits<Isa, kBits, kLookup, kSigned>;
-  const auto panel_at = [&](int64_t i, int64_t stream = 0) {
-    return ScaledPanel<Isa>(p, l, a.weight, i, scales.data() + stream * l.groups * kPanel);
-  };
   const auto source_of = [&](const Panel& panel) { return Source(panel.codes, digits, p.offset); };
   const bool fused = a.choice.decode == Decode::kRegisters;
   if constexpr (kFusedRows > 0 && kStreams > 1 && !for_panels_only(kMethod, kLookup)) {
@@ -238,7 +235,7 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
       const int64_t apart = (end - begin) / kStreams;
       for (int64_t i = begin; i < begin + apart; ++i) {
         for_numbers<kStreams>([&](auto... stream) {
-          const ScaledPanel<Isa> panels[] = {panel_at(i + stream * apart, stream)...};
+          const UnscaledPanel<Isa> panels[] = {{p, l, a.weight, i + stream * apart}...};
           const Source sources[] = {source_of(panels[stream])...};
           tile<Isa, kMethod, kStreams, 1>(call, panels, sources, 0, {nullptr, 0});
         });
@@ -248,7 +245,7 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
   }
   Scratch decoded(fused ? 0 : l.blocks * 8 * kRowBytes);
   for (int64_t i = begin; i < end; ++i) {
-    const ScaledPanel<Isa> panel = panel_at(i);
+    const ScaledPanel<Isa> panel(p, l, a.weight, i, scales.data());
     const Source source = source_of(panel);
     for (int64_t b = 0; b < panel_scale_bytes; b += kRowBytes) __builtin_prefetch(panel.scales + panel_scale_bytes + b, 0, 2);
     if constexpr (kFusedRows > 0 && !for_panels_only(kMethod, kLookup)) {
@@ -295,9 +292,7 @@ void linear_int8_bits(const LinearArgs& a, int64_t begin, int64_t end) {
   for (int code = 0; code < (1 << kBits); ++code)
     digits[code] = uint8_t(p.weight.grid[code ^ p.weight.code_flip] - p.offset);
   const Lookup lookup = lookup_of(p);
-  if constexpr (Isa::kSkipsLookups) {
-    if (lookup == Lookup::kNone) return linear_int8_method<Isa, kBits, Lookup::kNone>(a, digits, begin, end);
-  }
+  if (lookup == Lookup::kNone) return linear_int8_method<Isa, kBits, Lookup::kNone>(a, digits, begin, end);
   if constexpr (Isa::kSelectsTables && kBits == 6) {
     if (lookup == Lookup::kMagnitudes) return linear_int8_method<Isa, kBits, Lookup::kMagnitudes>(a, digits, begin, end);
   }

@@ -36,7 +36,7 @@ struct PackedSignificands {
     fetch_ahead<kBits>(panel, index);
     for_count<4>([&](auto q) MF_ALWAYS_INLINE {
       const auto digits = quad_digits<Isa>(
-          tables, stored_codes<Isa, kBits, q>(panel + (index >> 1) * kBits * kRowBytes, index & 1));
+          tables, stored_codes<Isa, kBits, may_be_split(kBits), q>(panel + (index >> 1) * kBits * kRowBytes, index & 1));
       visit(8 * index + 2 * q, digits.even);
       visit(8 * index + 2 * q + 1, digits.odd);
     });

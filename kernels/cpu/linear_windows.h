@@ -50,7 +50,7 @@ struct PackedWindows {
   MF_INLINE void first(int64_t half, Visit visit) const {
     fetch_ahead<kBits>(panel, half);
     for_count<4>([&](auto q) MF_ALWAYS_INLINE {
-      const auto codes = stored_codes<Isa, kBits, q>(panel + (half >> 1) * kBits * kRowBytes, half & 1);
+      const auto codes = stored_codes<Isa, kBits, may_be_split(kBits), q>(panel + (half >> 1) * kBits * kRowBytes, half & 1);
       visit(4 * half + q, quad_digits<Isa>(tables.first, codes));
     });
   }
@@ -59,7 +59,7 @@ struct PackedWindows {
     if constexpr (kBits == 8) return quad_digits<Isa>(tables.lower[window], Isa::load(panel + quad * kRowBytes));
     auto codes = Isa::zero_bytes();
     for_count<4>([&](auto q) MF_ALWAYS_INLINE {
-      if (quad % 4 == q) codes = stored_codes<Isa, kBits, q>(panel + (quad >> 3) * kBits * kRowBytes, (quad >> 2) & 1);
+      if (quad % 4 == q) codes = stored_codes<Isa, kBits, may_be_split(kBits), q>(panel + (quad >> 3) * kBits * kRowBytes, (quad >> 2) & 1);
     });
     return quad_digits<Isa>(tables.lower[window], codes);
   }

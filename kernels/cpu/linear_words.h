@@ -64,7 +64,7 @@ struct ShortDigits {
   static MF_INLINE void store(uint8_t* at, Digits d) { Isa::store_ints(at, d); }
 };
 
-template <class Isa, class Carrier, int kBits>
+template <class Isa, class Carrier, int kBits, bool kInPlanes = may_be_split(kBits)>
 struct PackedWords {
   const uint8_t* panel;
   typename Isa::template WordTable<kBits> table;
@@ -93,7 +93,7 @@ struct PackedWords {
     fetch_ahead<kBits>(panel, index);
     const uint8_t* block = panel + (index >> 1) * kBits * kRowBytes;
     for_count<4>([&](auto q) MF_ALWAYS_INLINE {
-      const auto codes = stored_codes<Isa, kBits, q>(block, index & 1);
+      const auto codes = stored_codes<Isa, kBits, kInPlanes, q>(block, index & 1);
       typename Isa::Ints even{};
       for_count<4>([&](auto j) MF_ALWAYS_INLINE {
         typename Isa::Ints word = this->template word<q, j>(block, index & 1, codes);
@@ -172,7 +172,7 @@ void float_row_by_quads(const LinearArgs& a, const Panel& panel, const typename 
     for (int64_t h = f * halves; h < (f + 1) * halves; ++h) {
       fetch_ahead<kBits>(panel.codes, h);
       for_count<4>([&](auto q) MF_ALWAYS_INLINE {
-        const auto codes = stored_codes<Isa, kBits, q>(panel.codes + (h >> 1) * kBits * kRowBytes, h & 1);
+        const auto codes = stored_codes<Isa, kBits, false, q>(panel.codes + (h >> 1) * kBits * kRowBytes, h & 1);
         Isa::add_quad(sums, table, codes, x + 16 * h + 4 * q);
       });
     }
@@ -261,9 +261,12 @@ void linear_words(const LinearArgs& a, int64_t begin, int64_t end) {
 }
 
 // Weights with their scales, transposed: out[k * stride + output - 16 * begin].
-template <class Isa, int kBits>
+template <class Isa, int kBits, bool kInPlanes = may_be_split(kBits)>
 void weights_as_float_bits(const Plan& p, const uint8_t* weight, float* out, int64_t stride, int64_t begin, int64_t end) {
   const Layout l = layout_of(p);
+  if constexpr (kInPlanes) {
+    if (!l.in_planes) return weights_as_float_bits<Isa, kBits, false>(p, weight, out, stride, begin, end);
+  }
   int32_t words[256] = {};
   word_table<FloatDigits<Isa>>(p.weight, words);
   const int64_t halves = p.fold_padded / 16;
@@ -271,7 +274,7 @@ void weights_as_float_bits(const Plan& p, const uint8_t* weight, float* out, int
   const auto tensor_scale = Isa::splat(p.weight.tensor_scale);
   for (int64_t i = begin; i < end; ++i) {
     const Panel panel(p, l, weight, i);
-    PackedWords<Isa, FloatDigits<Isa>, kBits> source(panel.codes, words, p.weight.has_zero_point);
+    PackedWords<Isa, FloatDigits<Isa>, kBits, kInPlanes> source(panel.codes, words, p.weight.has_zero_point);
     for (int64_t f = 0; f < p.folds; ++f) {
       source.set_group(p, panel, f / per_scale);
       const auto scale = Isa::mul(load_scales<Isa>(p.weight, panel.scales, f / per_scale), tensor_scale);

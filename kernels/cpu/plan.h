@@ -84,6 +84,15 @@ inline int64_t activation_groups(const Plan& p) {
 inline int scale_bytes(const Operand& o) {
   return o.scale_kind == kFloat32 ? 4 : o.scale_kind == kBFloat16 ? 2 : 1;
 }
+// kInt8: whether codes, as stored, are the digits that are multiplied.
+inline bool codes_are_digits(const Plan& p) {
+  bool are = p.carrier == kInt8;
+  for (int code = 0; code < (1 << p.weight.bits); ++code) are &= p.weight.grid[code ^ p.weight.code_flip] - p.offset == code;
+  return are;
+}
+// Whether the layout splits codes into planes: of these widths, those that a table is asked for.
+constexpr bool may_be_split(int bits) { return bits >= 5 && bits <= 7; }
+inline bool holds_planes(const Plan& p) { return may_be_split(p.weight.bits) && !codes_are_digits(p); }
 // kInt8: whether int16 sums of kGuardedDepth pairs of products hold for most weights though not for all. Then the layout marks the
 // blocks where they do not.
 constexpr int kGuardedDepth = 4;

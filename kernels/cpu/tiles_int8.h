@@ -27,6 +27,7 @@ struct MemorySums {
 // A panel with its scales as floats, times 2**unit where that is exact and no other scale is to be multiplied first.
 template <class Isa>
 struct ScaledPanel : Panel {
+  static constexpr bool kHasUnit = false;
   float* scales_as_floats;  // (groups, 16)
   float unit;               // what a sum is still to be multiplied by before its scale
 
@@ -44,6 +45,19 @@ struct ScaledPanel : Panel {
     if (foldable || p.activation.granularity == kGroup) return;
     for (int64_t g = 0; g < l.groups; ++g) Isa::store_floats(to + g * kPanel, load_scales<Isa>(p.weight, scales, g));
   }
+  MF_INLINE typename Isa::Floats scale(int64_t group) const { return Isa::load_floats(scales_as_floats + group * kPanel); }
+};
+
+// A panel whose scales are read once, as they are stored.
+template <class Isa>
+struct UnscaledPanel : Panel {
+  static constexpr bool kHasUnit = true;
+  const Operand& weight;
+  float unit;
+
+  UnscaledPanel(const Plan& p, const Layout& l, const uint8_t* layout, int64_t index)
+      : Panel(p, l, layout, index), weight(p.weight), unit(std::ldexp(1.0f, p.unit)) {}
+  MF_INLINE typename Isa::Floats scale(int64_t group) const { return load_scales<Isa>(weight, scales, group); }
 };
 
 // Bytes to bring into the cache while a tile is computed, `step` (a multiple of a line) per step.
@@ -57,18 +71,18 @@ struct Ahead {
 };
 
 // The outputs of a tile: kRows rows from m on, of kPanels panels. Folds are added in order.
-template <class Isa, int kPanels, int kRows, bool kHaveOffset>
+template <class Isa, int kPanels, int kRows, bool kHaveOffset, class AnyPanel = ScaledPanel<Isa>>
 struct TileOutputs {
   const LinearArgs& args;
-  const ScaledPanel<Isa>* panels;
+  const AnyPanel* panels;
   const int64_t m, a_groups = activation_groups(*args.plan);
   const int64_t w_per_scale = folds_per_scale(args.plan->weight), a_per_scale = folds_per_scale(args.plan->activation);
   bool plain = !args.plan->weight.has_zero_point && args.plan->activation.granularity != kGroup;
   int64_t w_group = 0, w_left = w_per_scale;
   typename Isa::Floats y[kPanels * kRows];
 
-  MF_INLINE TileOutputs(const LinearArgs& args, const ScaledPanel<Isa>* panels, int64_t m) : args(args), panels(panels), m(m) {
-    for (int i = 0; i < kPanels; ++i) plain = plain && panels[i].unit == 1.0f;
+  MF_INLINE TileOutputs(const LinearArgs& args, const AnyPanel* panels, int64_t m) : args(args), panels(panels), m(m) {
+    for (int i = 0; i < kPanels; ++i) plain = plain && (AnyPanel::kHasUnit || panels[i].unit == 1.0f);
     MF_UNROLL for (int i = 0; i < kPanels * kRows; ++i) {
       y[i] = Isa::splat(0.0f);
       __builtin_prefetch(args.y + (m + i % kRows) * args.plan->n + panels[i / kRows].first_output, 1);
@@ -82,10 +96,13 @@ struct TileOutputs {
   template <class Sums>
   MF_INLINE void add_fold(int64_t f, int i, const Sums& sums, int first) {
     const Plan& p = *args.plan;
-    const auto w_scale = Isa::load_floats(panels[i].scales_as_floats + w_group * kPanel);
+    const auto w_scale = panels[i].scale(w_group);
     if (plain) {
-      MF_UNROLL for (int r = 0; r < kRows; ++r)
-        y[i * kRows + r] = Isa::add(y[i * kRows + r], Isa::mul(Isa::to_float(sums.get(first + r)), w_scale));
+      MF_UNROLL for (int r = 0; r < kRows; ++r) {
+        auto value = Isa::to_float(sums.get(first + r));
+        if constexpr (AnyPanel::kHasUnit) value = Isa::mul(value, Isa::splat(panels[i].unit));
+        y[i * kRows + r] = Isa::add(y[i * kRows + r], Isa::mul(value, w_scale));
+      }
       return;
     }
     auto correction = Isa::splat_int(0);
