@@ -1,13 +1,13 @@
 // minifloat::linear on the CPU: checks, quantizes the activations, then hands panels of outputs to the kernels.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/isfinite.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/mm.h>
-#include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include <algorithm>
+#include <cmath>
+#include <optional>
 
 #include "ops.h"
 
@@ -62,18 +62,34 @@ void check_weight(const Plan& p, const at::Tensor& weight, int64_t n, int64_t k)
 }
 
 // Every scale of a row that holds NaN or infinity is NaN; a format without NaN cannot go on from there.
-void check_finite(const Plan& p, const at::Tensor& x, const at::Tensor& scales) {
+void check_finite(const Plan& p, const float* x, const float* scales, int64_t count) {
   if (p.activation.nan_code >= 0) return;
-  const float* s = scales.const_data_ptr<float>();
-  for (int64_t i = 0; i < scales.numel(); ++i) {
-    if (s[i] == s[i]) continue;
-    const float* data = x.const_data_ptr<float>();
+  for (int64_t i = 0; i < count; ++i) {
+    if (scales[i] == scales[i]) continue;
     int64_t at = 0;
-    while (std::isfinite(data[at])) ++at;
-    TORCH_CHECK_VALUE(false, "linear: x holds ", data[at], " at row ", at / p.k, ", column ", at % p.k,
+    while (std::isfinite(x[at])) ++at;
+    TORCH_CHECK_VALUE(false, "linear: x holds ", x[at], " at row ", at / p.k, ", column ", at % p.k,
                       ", and the activation format has no NaN");
   }
 }
+
+// The digits, sums and scales of m rows, in one piece of memory.
+struct Quantized {
+  at::Tensor memory;
+  Activations at{nullptr, nullptr, nullptr, 1.0f};
+
+  Quantized(const Plan& p, int64_t m, const at::TensorOptions& options) {
+    const bool has_sums = p.carrier == kInt8 || p.carrier == kInt16 || p.carrier == kInt16Windows;
+    const int64_t digits = ceil_div(m * p.k_padded * digit_bytes(p), kRowBytes) * kRowBytes;
+    const int64_t sums = has_sums ? m * p.folds * sizeof(int32_t) : 0;
+    const int64_t scales = p.carrier != kFloat ? m * activation_groups(p) * sizeof(float) : 0;
+    memory = at::empty({digits + sums + scales}, options.dtype(at::kByte));
+    uint8_t* data = memory.data_ptr<uint8_t>();
+    at.digits = data;
+    if (sums) at.sums = reinterpret_cast<int32_t*>(data + digits);
+    if (scales) at.scales = reinterpret_cast<float*>(data + digits + sums);
+  }
+};
 
 // out (m, n) = x (m, k) @ w.T by decoding columns of w.T into scratch, for the float contract at large m.
 void linear_by_gemm(const Plan& p, const uint8_t* weight, const at::Tensor& x, at::Tensor& y) {
@@ -97,51 +113,42 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
                   const std::optional<at::Tensor>& bias, int64_t out_features) {
   const Plan& p = plan_of(record);
   check_weight(p, weight, out_features, -1);
-  const at::Tensor rows = as_rows(x, p.k, "linear");
-  const int64_t m = rows.size(0);
+  const at::Tensor rows = as_floats(x, p.k, "linear");
+  const int64_t m = row_count(rows);
   at::Tensor bias_floats;
   if (bias.has_value()) {
     TORCH_CHECK_VALUE(bias->dim() == 1 && bias->size(0) == p.n, "linear: bias has shape ", bias->sizes(), ", expected [",
                       p.n, "]");
     bias_floats = bias->to(at::kFloat).contiguous();
   }
-  auto shape = x.sizes().vec();
+  c10::SmallVector<int64_t, 4> shape(x.sizes().begin(), x.sizes().end());
   shape.back() = p.n;
-  at::Tensor y = at::empty({m, p.n}, rows.options());
-  if (y.numel() == 0) return y.to(x.scalar_type()).reshape(shape);
+  at::Tensor y = at::empty(shape, rows.options());
+  const auto result = [&] { return y.scalar_type() == x.scalar_type() ? y : y.to(x.scalar_type()); };
+  if (y.numel() == 0) return result();
   const float* bias_data = bias.has_value() ? bias_floats.const_data_ptr<float>() : nullptr;
   const Kernels& kernels = active_kernels();
   Rare rare{marked_share(p, weight.const_data_ptr<uint8_t>())};
   Choice choice = choose(p, m, kernels.traits, rare);
   if (choice.decode == Decode::kGemm) {
-    linear_by_gemm(p, weight.const_data_ptr<uint8_t>(), rows, y);
-    if (bias_data) y.add_(bias_floats);
-    return y.to(x.scalar_type()).reshape(shape);
+    at::Tensor matrix = y.view({m, p.n});
+    linear_by_gemm(p, weight.const_data_ptr<uint8_t>(), rows.view({m, p.k}), matrix);
+    if (bias_data) matrix.add_(bias_floats);
+    return result();
   }
 
+  // Calls of one row take microseconds: each tensor more is one of those.
   const float* x_data = rows.const_data_ptr<float>();
-  Activations activations{nullptr, nullptr, nullptr, 1.0f};
-  at::Tensor digits, sums, scales;
-  if (p.carrier == kFloat && p.k == p.k_padded) {
-    activations.digits = const_cast<float*>(x_data);
-  } else {
-    digits = at::empty({m * p.k_padded * digit_bytes(p)}, rows.options().dtype(at::kByte));
-    activations.digits = digits.data_ptr();
-    if (p.carrier == kInt8 || p.carrier == kInt16 || p.carrier == kInt16Windows) {
-      sums = at::empty({m * p.folds}, rows.options().dtype(at::kInt));
-      activations.sums = sums.data_ptr<int32_t>();
-    }
-    Shared shared;
-    if (p.carrier != kFloat) {
-      scales = at::empty({m * activation_groups(p)}, rows.options());
-      activations.scales = scales.data_ptr<float>();
-      shared = kernels.shared_scale(p.activation, x_data, rows.numel());
-      activations.tensor_scale = shared.tensor_scale;
-    }
+  std::optional<Quantized> quantized;
+  Activations activations{const_cast<float*>(x_data), nullptr, nullptr, 1.0f};
+  if (p.carrier != kFloat || p.k != p.k_padded) {
+    activations = quantized.emplace(p, m, rows.options()).at;
+    const Shared shared = p.carrier != kFloat ? kernels.shared_scale(p.activation, x_data, rows.numel()) : Shared{};
+    activations.tensor_scale = shared.tensor_scale;
     at::parallel_for(0, m, grain(16 * p.k), [&](int64_t begin, int64_t end) {
       kernels.quantize_digits(p, x_data, shared, activations, begin, end);
     });
-    if (p.carrier != kFloat) check_finite(p, rows, scales);
+    if (p.carrier != kFloat) check_finite(p, x_data, activations.scales, m * activation_groups(p));
   }
   if (choice.clamps) {
     rare.beyond = share_beyond_clamp(p, static_cast<const int8_t*>(activations.digits), m);
@@ -153,7 +160,7 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
     for (int64_t first = 0; first < m; first += pass)
       kernels.linear(rows_of(args, first, std::min(pass, m - first)), begin, end);
   });
-  return y.to(x.scalar_type()).reshape(shape);
+  return result();
 }
 
 // grad_x = grad @ w, with w decoded: the activations' rounding is passed straight through.

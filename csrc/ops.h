@@ -12,8 +12,10 @@ namespace minifloat {
 const Plan& plan_of(const at::Tensor& record);
 const Operand& operand_of(const at::Tensor& record);
 
-// x as a contiguous float32 matrix with k columns; op and name go into the error.
-at::Tensor as_rows(const at::Tensor& x, int64_t k, const char* op);
+// x, of any shape whose last dimension is k, as contiguous float32: itself where it is that. `op` goes into the error. And its rows.
+at::Tensor as_floats(const at::Tensor& x, int64_t k, const char* op);
+int64_t row_count(const at::Tensor& x);
+at::Tensor as_rows(const at::Tensor& x, int64_t k, const char* op);  // as a matrix
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& plan,
                   const std::optional<at::Tensor>& bias, int64_t out_features);

@@ -27,14 +27,20 @@ const Operand& operand_of(const at::Tensor& record) {
   return *static_cast<const Operand*>(record.const_data_ptr());
 }
 
-at::Tensor as_rows(const at::Tensor& x, int64_t k, const char* op) {
+at::Tensor as_floats(const at::Tensor& x, int64_t k, const char* op) {
   const auto type = x.scalar_type();
   TORCH_CHECK_VALUE(x.is_cpu(), op, ": x is on ", x.device(), " but the weight is on the CPU");
   TORCH_CHECK_VALUE(type == at::kFloat || type == at::kBFloat16 || type == at::kHalf, op, ": x is ", type,
                     "; expected float32, bfloat16 or float16");
   TORCH_CHECK_VALUE(x.dim() >= 1 && x.size(-1) == k, op, ": x has shape ", x.sizes(), " but the weight has K=", k);
-  const int64_t rows = k ? x.numel() / k : x.sizes().slice(0, x.dim() - 1).empty() ? 1 : c10::multiply_integers(x.sizes().slice(0, x.dim() - 1));
-  return x.to(at::kFloat).contiguous().reshape({rows, k});
+  return type == at::kFloat && x.is_contiguous() ? x : x.to(at::kFloat).contiguous();
+}
+
+int64_t row_count(const at::Tensor& x) { return c10::multiply_integers(x.sizes().slice(0, x.dim() - 1)); }
+
+at::Tensor as_rows(const at::Tensor& x, int64_t k, const char* op) {
+  const at::Tensor floats = as_floats(x, k, op);
+  return floats.reshape({row_count(floats), k});
 }
 
 namespace {

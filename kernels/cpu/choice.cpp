@@ -20,10 +20,18 @@ bool pays(Method method, Rare rare) {
   return method.kind != Method::kClamped || rare.marked / 4 + 7 * rare.beyond <= 0.2;
 }
 
+Lookup lookup_of(const Plan& p) {
+  const int32_t* grid = p.weight.grid;
+  if (codes_are_digits(p)) return Lookup::kNone;
+  bool magnitudes = p.weight.bits == 6 && !p.weight.code_flip && p.depth >= 1;
+  for (int code = 0; code < 32 && magnitudes; ++code)
+    magnitudes = (code >= 16 || grid[code] == code) && grid[code + 32] == -grid[code];
+  return magnitudes ? Lookup::kMagnitudes : Lookup::kTable;
+}
+
 // nullptr if every line that is exact is for panels and `where` is not.
-const MethodLine* method_line(const Plan& p, const Traits& traits, Decode where, Rare rare) {
+const MethodLine* method_line(const Plan& p, const Traits& traits, Decode where, Lookup lookup, Rare rare) {
   if (traits.has_dot) return kMethods;
-  const Lookup lookup = lookup_of(p);
   const MethodLine* quickest = nullptr;
   for (const MethodLine& line : kMethods) {
     if (for_panels_only(line.method, lookup) && where != Decode::kPanel) continue;
@@ -40,27 +48,18 @@ bool quick_gemm() {
   return intel;
 }
 
-Decode decode(const Plan& p, int64_t m, const Traits& traits) {
+Decode decode(const Plan& p, int64_t m, const Traits& traits, Lookup lookup) {
   const bool gemm = m >= kRowsForGemm && (quick_gemm() || !traits.quick_float);
   if (p.carrier == kFloat && (forced.decode == kDecodes[2] || (forced.decode.empty() && gemm))) return Decode::kGemm;
-  const bool selects = !traits.has_dot && p.weight.bits >= 5 && p.weight.bits <= 7;
-  const int most = p.carrier != kInt8                     ? traits.most_register_words
-                   : selects && lookup_of(p) != Lookup::kNone ? traits.most_select_rows
-                                                          : traits.most_register_rows;
+  const bool selects = !traits.has_dot && may_be_split(p.weight.bits) && lookup != Lookup::kNone;
+  const int most = p.carrier != kInt8 ? traits.most_register_words
+                   : selects          ? traits.most_select_rows
+                                      : traits.most_register_rows;
   const bool registers = forced.decode == kDecodes[1] ? false : forced.decode == kDecodes[0] || m <= most;
   return registers && most > 0 ? Decode::kRegisters : Decode::kPanel;
 }
 
 }  // namespace
-
-Lookup lookup_of(const Plan& p) {
-  const int32_t* grid = p.weight.grid;
-  if (codes_are_digits(p)) return Lookup::kNone;
-  bool magnitudes = p.weight.bits == 6 && !p.weight.code_flip && p.depth >= 1;
-  for (int code = 0; code < 32 && magnitudes; ++code)
-    magnitudes = (code >= 16 || grid[code] == code) && grid[code + 32] == -grid[code];
-  return magnitudes ? Lookup::kMagnitudes : Lookup::kTable;
-}
 
 double share_beyond_clamp(const Plan& p, const int8_t* digits, int64_t m) {
   constexpr int64_t kRows = 64;  // a sample does
@@ -78,11 +77,12 @@ double share_beyond_clamp(const Plan& p, const int8_t* digits, int64_t m) {
 }
 
 Choice choose(const Plan& p, int64_t m, const Traits& traits, Rare rare) {
-  Decode where = decode(p, m, traits);
+  const Lookup lookup = p.carrier == kInt8 ? lookup_of(p) : Lookup::kTable;
+  Decode where = decode(p, m, traits, lookup);
   if (p.carrier != kInt8) return {"", where};
-  const MethodLine* line = method_line(p, traits, where, rare);
-  if (!line) line = method_line(p, traits, where = Decode::kPanel, rare);
-  return {line->name, where, line->method.kind == Method::kClamped};
+  const MethodLine* line = method_line(p, traits, where, lookup, rare);
+  if (!line) line = method_line(p, traits, where = Decode::kPanel, lookup, rare);
+  return {line->name, where, line->method.kind == Method::kClamped, lookup};
 }
 
 void force_choice(const std::string& method, const std::string& decode) {

@@ -43,6 +43,7 @@ struct Choice {
   const char* method;  // name of a line of kMethods, "" for other carriers than kInt8
   Decode decode;
   bool clamps = false;  // it depends on Rare::beyond: choose again where that was not counted
+  Lookup lookup = Lookup::kTable;  // carrier kInt8
 };
 
 struct MethodLine {
@@ -80,8 +81,6 @@ inline constexpr MethodLine kMethods[] = {
     {"nibbles", {Method::kNibbles, 1}, [](const Plan&) { return true; },
      [](int bits, Lookup l) { return l == Lookup::kTable || bits == 8; }},
 };
-
-Lookup lookup_of(const Plan& p);
 
 // What is rare, or a method is not the quickest: a share of blocks that the weight's layout marks, of activations beyond kClamp.
 struct Rare {

@@ -274,7 +274,7 @@ void linear_int8_method(const LinearArgs& a, uint8_t* digits, int64_t begin, int
     constexpr MethodLine line = kMethods[kLine];
     if constexpr (line.compiled(kBits, kLookup) && Isa::kHasDot == (line.method.kind == Method::kDot)) {
       if (std::string_view(a.choice.method) == line.name) {
-        if (line.method.kind == Method::kSigned || line.method.kind == Method::kClamped) {
+        if (kLookup != Lookup::kNone && (line.method.kind == Method::kSigned || line.method.kind == Method::kClamped)) {
           for (int code = 0; code < (1 << kBits); ++code) digits[code] = uint8_t(digits[code] + a.plan->offset);
         }
         if constexpr (line.method.kind == Method::kClamped) return linear_clamped<Isa, kBits, kLookup>(a, digits, begin, end);
@@ -288,13 +288,12 @@ void linear_int8_method(const LinearArgs& a, uint8_t* digits, int64_t begin, int
 template <class Isa, int kBits>
 void linear_int8_bits(const LinearArgs& a, int64_t begin, int64_t end) {
   const Plan& p = *a.plan;
-  uint8_t digits[256];
+  uint8_t digits[256] = {};
+  if (a.choice.lookup == Lookup::kNone) return linear_int8_method<Isa, kBits, Lookup::kNone>(a, digits, begin, end);
   for (int code = 0; code < (1 << kBits); ++code)
     digits[code] = uint8_t(p.weight.grid[code ^ p.weight.code_flip] - p.offset);
-  const Lookup lookup = lookup_of(p);
-  if (lookup == Lookup::kNone) return linear_int8_method<Isa, kBits, Lookup::kNone>(a, digits, begin, end);
   if constexpr (Isa::kSelectsTables && kBits == 6) {
-    if (lookup == Lookup::kMagnitudes) return linear_int8_method<Isa, kBits, Lookup::kMagnitudes>(a, digits, begin, end);
+    if (a.choice.lookup == Lookup::kMagnitudes) return linear_int8_method<Isa, kBits, Lookup::kMagnitudes>(a, digits, begin, end);
   }
   linear_int8_method<Isa, kBits, Lookup::kTable>(a, digits, begin, end);
 }
