@@ -5,6 +5,10 @@
 
 #include "cpu/kernels.h"
 
+namespace minifloat {
+void add_linear(PyObject* module);  // python_linear.cpp
+}
+
 TORCH_LIBRARY(minifloat, m) {
   m.def("pack(Tensor codes, int bits) -> Tensor");
   m.def("unpack(Tensor packed, int bits, int k) -> Tensor");
@@ -23,6 +27,7 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "minifloat's compiled kernels; the ops are torch.ops.minifloat";
   m.attr("PLAN_BYTES") = sizeof(minifloat::Plan);
   m.attr("OPERAND_BYTES") = sizeof(minifloat::Operand);
+  minifloat::add_linear(m.ptr());
   m.def("isa", [] { return std::string(minifloat::active_kernels().name); }, "the instruction set in use");
   m.def("supported_isas", &minifloat::supported_isas, "instruction sets this CPU supports, widest last");
   m.def(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .. import ops  # noqa: F401 - registers torch.ops.minifloat.linear
+from .. import _C, ops  # noqa: F401 - ops registers torch.ops.minifloat.linear
 from ..formats import QuantSpec
 from ..qtensor import QTensor
 from .prepared import PreparedWeight
@@ -13,6 +13,7 @@ from .qmodule import QModule, check_activation
 from .static import pinned
 
 _linear = torch.ops.minifloat.linear.default
+_compiling = torch.compiler.is_dynamo_compiling
 
 
 class QLinear(QModule):
@@ -45,7 +46,8 @@ class QLinear(QModule):
         if shift is not None or ends is not None:
             return self._static(x, shift, ends)
         # Straight from the dictionaries: nn.Module.__getattr__ costs more than the rest of this call.
-        return _linear(x, self._buffers["layout"], self.plan, self._parameters["bias"], self.out_features)
+        linear = _linear if _compiling() else _C.linear  # the same op, see csrc/python_linear.cpp
+        return linear(x, self._buffers["layout"], self.plan, self._parameters["bias"], self.out_features)
 
     def _static(self, x: torch.Tensor, shift: torch.Tensor | None, ends: torch.Tensor | None) -> torch.Tensor:
         """The output where what is subtracted from x, or its range, was measured beforehand."""
