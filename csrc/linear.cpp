@@ -1,8 +1,10 @@
 // minifloat::linear on the CPU: checks, quantizes the activations, then hands panels of outputs to the kernels.
+#include <ATen/EmptyTensor.h>
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/mm.h>
+#include <c10/core/CPUAllocator.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -75,16 +77,16 @@ void check_finite(const Plan& p, const float* x, const float* scales, int64_t co
 
 // The digits, sums and scales of m rows, in one piece of memory.
 struct Quantized {
-  at::Tensor memory;
+  c10::DataPtr memory;
   Activations at{nullptr, nullptr, nullptr, 1.0f};
 
-  Quantized(const Plan& p, int64_t m, const at::TensorOptions& options) {
+  Quantized(const Plan& p, int64_t m) {
     const bool has_sums = p.carrier == kInt8 || p.carrier == kInt16 || p.carrier == kInt16Windows;
     const int64_t digits = ceil_div(m * p.k_padded * digit_bytes(p), kRowBytes) * kRowBytes;
     const int64_t sums = has_sums ? m * p.folds * sizeof(int32_t) : 0;
     const int64_t scales = p.carrier != kFloat ? m * activation_groups(p) * sizeof(float) : 0;
-    memory = at::empty({digits + sums + scales}, options.dtype(at::kByte));
-    uint8_t* data = memory.data_ptr<uint8_t>();
+    memory = c10::GetCPUAllocator()->allocate(digits + sums + scales);
+    uint8_t* data = static_cast<uint8_t*>(memory.get());
     at.digits = data;
     if (sums) at.sums = reinterpret_cast<int32_t*>(data + digits);
     if (scales) at.scales = reinterpret_cast<float*>(data + digits + sums);
@@ -123,7 +125,7 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
   }
   c10::SmallVector<int64_t, 4> shape(x.sizes().begin(), x.sizes().end());
   shape.back() = p.n;
-  at::Tensor y = at::empty(shape, rows.options());
+  at::Tensor y = at::detail::empty_cpu(shape, at::kFloat);  // at::empty asks the dispatcher
   const auto result = [&] { return y.scalar_type() == x.scalar_type() ? y : y.to(x.scalar_type()); };
   if (y.numel() == 0) return result();
   const float* bias_data = bias.has_value() ? bias_floats.const_data_ptr<float>() : nullptr;
@@ -137,12 +139,11 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
     return result();
   }
 
-  // Calls of one row take microseconds: each tensor more is one of those.
   const float* x_data = rows.const_data_ptr<float>();
   std::optional<Quantized> quantized;
   Activations activations{const_cast<float*>(x_data), nullptr, nullptr, 1.0f};
   if (p.carrier != kFloat || p.k != p.k_padded) {
-    activations = quantized.emplace(p, m, rows.options()).at;
+    activations = quantized.emplace(p, m).at;
     const Shared shared = p.carrier != kFloat ? kernels.shared_scale(p.activation, x_data, rows.numel()) : Shared{};
     activations.tensor_scale = shared.tensor_scale;
     at::parallel_for(0, m, grain(16 * p.k), [&](int64_t begin, int64_t end) {
