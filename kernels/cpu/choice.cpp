@@ -52,10 +52,13 @@ Decode decode(const Plan& p, int64_t m, const Traits& traits, Lookup lookup) {
   const bool gemm = m >= kRowsForGemm && (quick_gemm() || !traits.quick_float);
   if (p.carrier == kFloat && (forced.decode == kDecodes[2] || (forced.decode.empty() && gemm))) return Decode::kGemm;
   const bool selects = !traits.has_dot && may_be_split(p.weight.bits) && lookup != Lookup::kNone;
-  const int most = p.carrier != kInt8 ? traits.most_register_words
-                   : selects          ? traits.most_select_rows
-                                      : traits.most_register_rows;
-  const bool registers = forced.decode == kDecodes[1] ? false : forced.decode == kDecodes[0] || m <= most;
+  const bool shorts = p.carrier == kInt16 || p.carrier == kInt16Windows;
+  const int most = shorts               ? traits.most_register_shorts
+                   : p.carrier != kInt8 ? traits.most_register_words
+                   : selects            ? traits.most_select_rows
+                                        : traits.most_register_rows;
+  const bool few = m <= most && !(shorts && (m & (m - 1)));
+  const bool registers = forced.decode == kDecodes[1] ? false : forced.decode == kDecodes[0] || few;
   return registers && most > 0 ? Decode::kRegisters : Decode::kPanel;
 }
 

@@ -35,6 +35,7 @@ struct Traits {
   bool has_dot;              // a dot product instruction
   int most_register_rows;    // carrier kInt8, Decode::kRegisters up to here
   int most_select_rows;      // the same where a digit is selected from several tables, which takes registers
+  int most_register_shorts;  // carriers of int16, of powers of two: other numbers would be decoded twice
   int most_register_words;   // other carriers
   bool quick_float;          // carrier kFloat: as quick as a matrix product of torch's that is not tuned for the CPU
 };

@@ -66,15 +66,19 @@ MF_INLINE typename Isa::Bytes low_bits(const uint8_t* block, int half) {
   static_assert(here.width == 4 && there.bit == here.bit);
   return Isa::template field<here.bit, 0, 4>(Isa::load(block + (half ? there.row : here.row) * kRowBytes));
 }
-template <class Isa, int kBits, int kQuad, int kBit>
+template <class Isa, int kBits, int kQuad, int kBit, bool kNeverZero>
 MF_INLINE typename Isa::Bytes top_bit_of_quad(const uint8_t* block) {
   constexpr Piece p = pieces_of(kBits, true, kQuad).at[kBits == 7 && kBit == 6 ? 2 : 1];
-  static_assert(p.code_bit <= kBit && kBit < p.code_bit + p.width);
-  return Isa::template to_top<p.bit + kBit - p.code_bit>(Isa::load(block + p.row * kRowBytes));
+  constexpr int kAt = p.bit + kBit - p.code_bit;
+  static_assert(p.code_bit <= kBit && kBit < p.code_bit + p.width && (!kNeverZero || kAt > 0));
+  const auto row = Isa::load(block + p.row * kRowBytes);
+  return Isa::template to_top<kAt>(kNeverZero ? Isa::either(row, Isa::splat_byte(1)) : row);
 }
-template <class Isa, int kBits, int kQuad, int kBit>
+// kNeverZero: a bit below is set, in the row, which does for all its quads.
+template <class Isa, int kBits, int kQuad, int kBit, bool kNeverZero = false>
 MF_INLINE typename Isa::Bytes top_bits(const uint8_t* block, int half) {
-  return half ? top_bit_of_quad<Isa, kBits, kQuad + 4, kBit>(block) : top_bit_of_quad<Isa, kBits, kQuad, kBit>(block);
+  return half ? top_bit_of_quad<Isa, kBits, kQuad + 4, kBit, kNeverZero>(block)
+              : top_bit_of_quad<Isa, kBits, kQuad, kBit, kNeverZero>(block);
 }
 
 template <int kBits>
@@ -138,8 +142,8 @@ struct PackedDigits<Isa, kBits, Lookup::kMagnitudes, kSigned> {
   MF_INLINE Signed<Isa> signed_quad(int64_t half) const {
     const uint8_t* block = panel + (half >> 1) * kBits * kRowBytes;
     const auto low = low_bits<Isa, kBits, kQuad>(block, half & 1);
-    const auto is_upper = top_bits<Isa, kBits, kQuad, 4>(block, half & 1), sign = top_bits<Isa, kBits, kQuad, 5>(block, half & 1);
-    return {Isa::select8(low, upper.lookup(low), is_upper), Isa::either(sign, Isa::splat_byte(1))};
+    const auto is_upper = top_bits<Isa, kBits, kQuad, 4>(block, half & 1);
+    return {Isa::select8(low, upper.lookup(low), is_upper), top_bits<Isa, kBits, kQuad, 5, true>(block, half & 1)};
   }
   template <int kQuad>
   MF_INLINE typename Isa::Bytes quad(int64_t half) const {

@@ -23,7 +23,7 @@
 
 namespace minifloat {
 
-const Kernels kAvx2Kernels{"avx2", {false, 4, 2, 2, true}, shared_scale, quantize_digits,       quantize_codes,
+const Kernels kAvx2Kernels{"avx2", {false, 4, 2, 4, 2, true}, shared_scale, quantize_digits,       quantize_codes,
                            dequantize, linear<Avx2>, weights_as_float<Avx2>};
 
 }  // namespace minifloat

@@ -217,7 +217,7 @@ struct Avx512Vnni {
 
 }  // namespace
 
-const Kernels kAvx512VnniKernels{"avx512vnni", {true, 8, 8, 4, true}, shared_scale,       quantize_digits,             quantize_codes,
+const Kernels kAvx512VnniKernels{"avx512vnni", {true, 8, 8, 4, 4, true}, shared_scale,       quantize_digits,             quantize_codes,
                                  dequantize,   linear<Avx512Vnni>, weights_as_float<Avx512Vnni>};
 
 }  // namespace minifloat

@@ -37,7 +37,7 @@ struct AvxVnni : Avx2 {
 
 }  // namespace
 
-const Kernels kAvxVnniKernels{"avxvnni", {true, 4, 4, 2, true}, shared_scale,    quantize_digits,          quantize_codes,
+const Kernels kAvxVnniKernels{"avxvnni", {true, 4, 4, 4, 2, true}, shared_scale,    quantize_digits,          quantize_codes,
                               dequantize, linear<AvxVnni>, weights_as_float<AvxVnni>};
 
 }  // namespace minifloat

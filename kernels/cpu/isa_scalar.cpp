@@ -162,7 +162,7 @@ struct Scalar {
 
 }  // namespace
 
-const Kernels kScalarKernels{"scalar", {true, 0, 0, 0, false}, shared_scale,   quantize_digits,         quantize_codes,
+const Kernels kScalarKernels{"scalar", {true, 0, 0, 0, 0, false}, shared_scale,   quantize_digits,         quantize_codes,
                              dequantize,       linear<Scalar>, weights_as_float<Scalar>};
 
 }  // namespace minifloat

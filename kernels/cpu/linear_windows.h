@@ -192,7 +192,7 @@ void linear_windows_bits(const LinearArgs& a, int64_t begin, int64_t end) {
     const Panel panel(p, l, a.weight, i);
     const PackedWindows<Isa, kBits, kFiveExponentBits> packed{tables, panel.codes};
     if (few) {
-      window_tiles<Isa, 2>(call, panel, packed, 0);
+      window_tiles<Isa, 4>(call, panel, packed, 0);
       continue;
     }
     for (int64_t h = 0; h < quads / 4; ++h)

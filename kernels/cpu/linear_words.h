@@ -15,7 +15,7 @@ struct FloatDigits {
   using Digits = typename Isa::Floats;
   using Sum = typename Isa::Floats;
   static constexpr int kPerStep = 1;  // k's per multiply
-  static constexpr int kRows = Isa::kFloatRows;
+  static constexpr int kRows = Isa::kFloatRows, kFusedRows = 1;
   static constexpr int kBytes = 64;  // of Digits
   static Sum zero() { return Isa::splat(0.0f); }
   static int32_t word(const Operand& o, int code) { return std::bit_cast<int32_t>(o.values[code]); }
@@ -50,7 +50,7 @@ struct ShortDigits {
   using Digits = typename Isa::Ints;  // two int16 per output
   using Sum = typename Isa::Ints;
   static constexpr int kPerStep = 2;
-  static constexpr int kRows = Isa::kRows;
+  static constexpr int kRows = Isa::kRows, kFusedRows = 4;
   static constexpr int kBytes = 64;
   static Sum zero() { return Isa::splat_int(0); }
   static int32_t word(const Operand& o, int code) { return o.grid[code]; }
@@ -211,7 +211,7 @@ MF_INLINE void linear_panels(const LinearArgs& a, int64_t begin, int64_t end, So
     const Panel panel(p, l, a.weight, i);
     auto source = source_of(panel);
     if (fused) {
-      word_tiles<Isa, Carrier, 1>(a, panel, source, 0);
+      word_tiles<Isa, Carrier, Carrier::kFusedRows>(a, panel, source, 0);
       continue;
     }
     for (int64_t f = 0; f < p.folds; ++f) {

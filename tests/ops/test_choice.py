@@ -154,6 +154,13 @@ def test_the_table_on_avx2(on_avx2, weight, activation, avx2, panel):
         assert mf.ops.choice(plan, 1)[0] == avx2
 
 
+@pytest.mark.parametrize("weight", ["e3m2-row", "e4m3fn-row"])
+def test_int16_digits_are_decoded_where_one_tile_has_all_rows(on_avx2, weight):
+    plan = plan_of(weight, "int8-row")
+    where = {rows: mf.ops.choice(plan, rows)[1] for rows in (1, 2, 3, 4, 5, 8)}
+    assert where == {1: "registers", 2: "registers", 3: "panel", 4: "registers", 5: "panel", 8: "panel"}
+
+
 @pytest.mark.parametrize(
     ("weight", "marked", "beyond", "method"),
     [
