@@ -8,6 +8,7 @@ contender one block of calls, and a ratio compares figures from the same seconds
 from __future__ import annotations
 
 import math
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,9 +51,10 @@ def measure(
 ) -> dict[str, list[float]]:
     """Time per call in us, one sample a round, for every contender in turn.
 
-    The order rotates by one each round, so that nobody always follows the same neighbour. Between two contenders the
-    threads of the first go to sleep; where both have the same spinning pool, later. Short blocks are preceded by
-    untimed calls, which bring the code back into the caches and wake the contender's own threads.
+    Every round has an order of its own, the same in every run, so that nobody always follows the same neighbour.
+    Between two contenders the threads of the first go to sleep; where both have the same spinning pool, later, which is
+    why those whose threads spin for long come last. Short blocks are preceded by untimed calls, which bring the code
+    back into the caches and wake the contender's own threads.
     """
     repeats, spin_s = {}, PAUSE_S
     for name, work in works.items():
@@ -65,7 +67,8 @@ def measure(
         patience = 1 if done >= min_rounds else 5  # on a crowded machine, fewer rounds rather than an endless run
         if done >= 2 and clock() - start > patience * seconds:
             break
-        for name in names[done % len(names) :] + names[: done % len(names)]:
+        shuffled = random.Random(done).sample(names, len(names))
+        for name in sorted(shuffled, key=lambda name: works[name].spin_s):
             work, count = works[name], repeats[name]
             spin_s = settle(spin_s, work, sleep)
             for _ in range(min(count - 1, 2)):

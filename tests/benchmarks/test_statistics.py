@@ -53,11 +53,14 @@ def test_samples_are_times_per_call():
     assert samples == {"one": [pytest.approx(100.0)] * 4, "several": [pytest.approx(200.0)] * 4}
 
 
-def test_rounds_interleave_and_rotate():
+def test_rounds_interleave_in_orders_of_their_own():
     clock, log = Clock(), []
-    works = {name: clock.work(BLOCK_US * 2, log=log, name=name) for name in "abc"}
-    measure(works, seconds=9, min_rounds=3, max_rounds=3, clock=clock, sleep=lambda s: None)
-    assert "".join(log[-9:]) == "abcbcacab"
+    works = {name: clock.work(BLOCK_US * 2, log=log, name=name) for name in "abcdef"}
+    measure(works, seconds=99, min_rounds=20, max_rounds=20, clock=clock, sleep=lambda s: None)
+    rounds = ["".join(log[i : i + 6]) for i in range(len(log) - 120, len(log), 6)]
+    assert {"".join(sorted(order)) for order in rounds} == {"abcdef"}
+    neighbours = {order[i : i + 2] for order in rounds for i in range(5)}
+    assert len(neighbours) > 25  # of 30
 
 
 @pytest.mark.parametrize(("seconds", "rounds"), [(3.5, 4), (0.9, 3), (0.3, 2), (0.0, 2), (100, 9)])
@@ -71,5 +74,5 @@ def test_threads_that_spin_long_are_waited_for_once():
     clock, slept = Clock(), []
     works = {"a": clock.work(2000.0), "b": clock.work(2000.0), "c": clock.work(2000.0)}
     works["a"].spin_s = works["b"].spin_s = 0.035
-    measure(works, seconds=9, min_rounds=1, max_rounds=1, clock=clock, sleep=slept.append)
-    assert slept == [0.001, 0.001, 0.035] * 2
+    measure(works, seconds=9, min_rounds=2, max_rounds=2, clock=clock, sleep=slept.append)
+    assert slept == [0.001, 0.001, 0.035, *[0.001] * 3, 0.035, 0.001, 0.001]
