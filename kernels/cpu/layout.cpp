@@ -9,6 +9,31 @@
 namespace minifloat {
 namespace {
 
+// Whether the pieces of a block's eight quads take every bit of its rows once, and hold every bit of the codes once.
+constexpr bool fills_block(int bits, bool in_planes) {
+  bool taken[8][8] = {};
+  for (int quad = 0; quad < 8; ++quad) {
+    bool held[8] = {};
+    const Pieces pieces = pieces_of(bits, in_planes, quad);
+    for (int i = 0; i < pieces.count; ++i) {
+      for (int b = 0; b < pieces.at[i].width; ++b) {
+        bool &here = taken[pieces.at[i].row][pieces.at[i].bit + b], &of_code = held[pieces.at[i].code_bit + b];
+        if (here || of_code) return false;
+        here = of_code = true;
+      }
+    }
+    for (int b = 0; b < bits; ++b)
+      if (!held[b]) return false;
+  }
+  for (int row = 0; row < bits; ++row)
+    for (bool bit : taken[row])
+      if (!bit) return false;
+  return true;
+}
+static_assert(fills_block(1, false) && fills_block(2, false) && fills_block(3, false) && fills_block(4, false));
+static_assert(fills_block(5, false) && fills_block(6, false) && fills_block(7, false) && fills_block(8, false));
+static_assert(fills_block(5, true) && fills_block(6, true) && fills_block(7, true));
+
 // Calls visit(byte offset in the block, bit in the byte, bit in the code, bits) for each piece of the code of (output, k).
 template <class Visit>
 void for_pieces(const Layout& l, int bits, int output, int k, Visit visit) {
