@@ -2,6 +2,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include "ops.h"
+
 namespace minifloat {
 namespace {
 
@@ -11,12 +13,8 @@ using torch::autograd::variable_list;
 
 at::Tensor call_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& plan,
                        const std::optional<at::Tensor>& bias, c10::SymInt out_features) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("minifloat::linear", "")
-                             .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                               const std::optional<at::Tensor>&, c10::SymInt)>();
   at::AutoDispatchBelowADInplaceOrView below;
-  return op.call(x, weight, plan, bias, std::move(out_features));
+  return linear_op().call(x, weight, plan, bias, std::move(out_features));
 }
 
 struct Linear : torch::autograd::Function<Linear> {
@@ -52,6 +50,11 @@ at::Tensor linear_autograd(const at::Tensor& x, const at::Tensor& weight, const 
 }
 
 }  // namespace
+
+const c10::TypedOperatorHandle<LinearSignature>& linear_op() {
+  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("minifloat::linear", "").typed<LinearSignature>();
+  return op;
+}
 
 TORCH_LIBRARY_IMPL(minifloat, Autograd, m) { m.impl("linear", linear_autograd); }
 

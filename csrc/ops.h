@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 
 #include "cpu/kernels.h"
 #include "cpu/layout.h"
@@ -20,5 +21,10 @@ at::Tensor as_rows(const at::Tensor& x, int64_t k, const char* op);  // as a mat
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& plan,
                   const std::optional<at::Tensor>& bias, int64_t out_features);
 at::Tensor linear_backward(const at::Tensor& grad, const at::Tensor& weight, const at::Tensor& plan, int64_t in_features);
+
+// The op minifloat::linear, by way of the dispatcher.
+using LinearSignature = at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&,
+                                   c10::SymInt);
+const c10::TypedOperatorHandle<LinearSignature>& linear_op();
 
 }  // namespace minifloat

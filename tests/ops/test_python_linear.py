@@ -42,30 +42,19 @@ def test_gradients(arguments):
     assert all(torch.equal(got, expected) for got, expected in zip(*grads, strict=True))
 
 
-def test_a_function_mode_sees_the_op(layer):
-    class Seen(TorchFunctionMode):
-        functions = []
+@pytest.mark.parametrize(
+    ("mode", "method"), [(TorchFunctionMode, "__torch_function__"), (TorchDispatchMode, "__torch_dispatch__")]
+)
+def test_modes_see_the_op(layer, mode, method):
+    functions = []
 
-        def __torch_function__(self, function, types, args=(), kwargs=None):
-            self.functions.append(function)
-            return function(*args, **(kwargs or {}))
+    def see(self, function, types, args=(), kwargs=None):
+        functions.append(function)
+        return function(*args, **(kwargs or {}))
 
-    with Seen():
+    with type("Seen", (mode,), {method: see})():
         layer(torch.ones(64))
-    assert OP in Seen.functions
-
-
-def test_a_dispatch_mode_sees_the_op(layer):
-    class Seen(TorchDispatchMode):
-        functions = []
-
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            self.functions.append(function)
-            return function(*args, **(kwargs or {}))
-
-    with Seen():
-        layer(torch.ones(64))
-    assert OP in Seen.functions
+    assert OP in functions
 
 
 def test_a_subclass_of_tensor_sees_the_op(layer):
