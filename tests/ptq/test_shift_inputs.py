@@ -12,10 +12,17 @@ from ptq.nets import cnn, images, layer_of, mse, net, vectors
 
 
 @pytest.mark.parametrize(
-    "module", [nn.Linear(16, 8), nn.Linear(16, 8, bias=False), nn.Conv2d(16, 8, 1), nn.Conv2d(16, 8, 1, groups=4)]
+    "make",
+    [
+        lambda: nn.Linear(16, 8),
+        lambda: nn.Linear(16, 8, bias=False),
+        lambda: nn.Conv2d(16, 8, 1),
+        lambda: nn.Conv2d(16, 8, 1, groups=4),
+    ],
 )
-def test_any_shift_leaves_the_outputs_of_float_weights_and_fine_inputs(module):
+def test_any_shift_leaves_the_outputs_of_float_weights_and_fine_inputs(make):
     torch.manual_seed(0)
+    module = make()
     layer = layer_of(module, "int8-row", "int8-row")
     x = torch.randn(5, 16) if isinstance(module, nn.Linear) else torch.randn(2, 16, 3, 3)
     want = module(x)
