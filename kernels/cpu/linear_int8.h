@@ -157,12 +157,10 @@ void tile(const TileCall& call, const AnyPanel* panels, const Source* sources, i
   const int32_t* windows = call.windows.data() + m;
   for (int64_t f = 0; f < p.folds; ++f) {
     if constexpr (is_one_block(kMethod)) {
-      for_count<kPanels>([&](auto i) MF_ALWAYS_INLINE {
-        RegisterSums<Isa, kRows> sums(nullptr);
-        MF_UNROLL for (int r = 0; r < kRows; ++r) sums.set(r, Isa::splat_int(0));
-        add_span<Isa, kMethod, 1, kRows, 8, 1>(sources + i, 2 * f, x, windows, a.m, sums);
-        outputs.add_fold(f, i, sums, 0);
-      });
+      RegisterSums<Isa, kPanels * kRows> sums(nullptr);
+      MF_UNROLL for (int r = 0; r < kPanels * kRows; ++r) sums.set(r, Isa::splat_int(0));
+      add_span<Isa, kMethod, kPanels, kRows, 8, 1>(sources, 2 * f, x, windows, a.m, sums);
+      for_count<kPanels>([&](auto i) MF_ALWAYS_INLINE { outputs.add_fold(f, i, sums, i * kRows); });
       windows += a.m;
       ahead.fetch();
     } else {
@@ -231,16 +229,20 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
   const auto source_of = [&](const Panel& panel) { return Source(panel.codes, digits, p.offset); };
   const bool fused = a.choice.decode == Decode::kRegisters;
   if constexpr (kFusedRows > 0 && kStreams > 1 && !for_panels_only(kMethod, kLookup)) {
-    if (fused && a.m == 1) {
+    const auto side_by_side = [&](auto plain_powers) {
       const int64_t apart = (end - begin) / kStreams;
       for (int64_t i = begin; i < begin + apart; ++i) {
         for_numbers<kStreams>([&](auto... stream) {
-          const UnscaledPanel<Isa> panels[] = {{p, l, a.weight, i + stream * apart}...};
+          const UnscaledPanel<Isa, plain_powers> panels[] = {{p, l, a.weight, i + stream * apart}...};
           const Source sources[] = {source_of(panels[stream])...};
           tile<Isa, kMethod, kStreams, 1>(call, panels, sources, 0, {nullptr, 0});
         });
       }
       begin += kStreams * apart;
+    };
+    if (fused && a.m == 1) {
+      if (p.weight.scale_kind == kPowerOfTwo && has_plain_folds(p)) side_by_side(std::true_type());
+      else side_by_side(std::false_type());
     }
   }
   Scratch decoded(fused ? 0 : l.blocks * 8 * kRowBytes);

@@ -27,7 +27,7 @@ struct MemorySums {
 // A panel with its scales as floats, times 2**unit where that is exact and no other scale is to be multiplied first.
 template <class Isa>
 struct ScaledPanel : Panel {
-  static constexpr bool kHasUnit = false;
+  static constexpr bool kHasUnit = false, kPlain = false;
   float* scales_as_floats;  // (groups, 16)
   float unit;               // what a sum is still to be multiplied by before its scale
 
@@ -48,16 +48,23 @@ struct ScaledPanel : Panel {
   MF_INLINE typename Isa::Floats scale(int64_t group) const { return Isa::load_floats(scales_as_floats + group * kPanel); }
 };
 
-// A panel whose scales are read once, as they are stored.
-template <class Isa>
+// Whether the sum of a fold is only multiplied by its weights' scale.
+inline bool has_plain_folds(const Plan& p) { return !p.weight.has_zero_point && p.activation.granularity != kGroup; }
+
+// A panel whose scales are read once, as they are stored: of any kind, or powers of two where folds are plain. Among rows of blocks
+// that come from memory a choice for every fold is felt.
+template <class Isa, bool kPlainPowers>
 struct UnscaledPanel : Panel {
-  static constexpr bool kHasUnit = true;
+  static constexpr bool kHasUnit = true, kPlain = kPlainPowers;
   const Operand& weight;
   float unit;
 
   UnscaledPanel(const Plan& p, const Layout& l, const uint8_t* layout, int64_t index)
       : Panel(p, l, layout, index), weight(p.weight), unit(std::ldexp(1.0f, p.unit)) {}
-  MF_INLINE typename Isa::Floats scale(int64_t group) const { return load_scales<Isa>(weight, scales, group); }
+  MF_INLINE typename Isa::Floats scale(int64_t group) const {
+    if constexpr (kPlainPowers) return Isa::from_power_of_two(scales + group * kPanel);
+    else return load_scales<Isa>(weight, scales, group);
+  }
 };
 
 // Bytes to bring into the cache while a tile is computed, `step` (a multiple of a line) per step.
@@ -77,7 +84,7 @@ struct TileOutputs {
   const AnyPanel* panels;
   const int64_t m, a_groups = activation_groups(*args.plan);
   const int64_t w_per_scale = folds_per_scale(args.plan->weight), a_per_scale = folds_per_scale(args.plan->activation);
-  bool plain = !args.plan->weight.has_zero_point && args.plan->activation.granularity != kGroup;
+  bool plain = has_plain_folds(*args.plan);
   int64_t w_group = 0, w_left = w_per_scale;
   typename Isa::Floats y[kPanels * kRows];
 
@@ -97,7 +104,7 @@ struct TileOutputs {
   MF_INLINE void add_fold(int64_t f, int i, const Sums& sums, int first) {
     const Plan& p = *args.plan;
     const auto w_scale = panels[i].scale(w_group);
-    if (plain) {
+    if (AnyPanel::kPlain || plain) {
       MF_UNROLL for (int r = 0; r < kRows; ++r) {
         auto value = Isa::to_float(sums.get(first + r));
         if constexpr (AnyPanel::kHasUnit) value = Isa::mul(value, Isa::splat(panels[i].unit));
