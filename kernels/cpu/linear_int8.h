@@ -240,8 +240,9 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
       }
       begin += kStreams * apart;
     };
-    if (fused && a.m == 1) {
-      if (p.weight.scale_kind == kPowerOfTwo && has_plain_folds(p)) side_by_side(std::true_type());
+    if (fused && a.m == 1) {  // longer folds, and those of more instructions, do not feel a choice
+      const bool powers = is_one_block(kMethod) && p.weight.scale_kind == kPowerOfTwo && has_plain_folds(p);
+      if (powers) side_by_side(std::bool_constant<is_one_block(kMethod)>());
       else side_by_side(std::false_type());
     }
   }
