@@ -21,6 +21,19 @@ struct Codes {
     }
   }
 
+  // By way of kBits * 512 bytes of shared memory; a lane takes what it has copied, so it waits for no other one.
+  static MF_DEVICE void copy(unsigned char* to, const uint8_t* chunk, int lane) {
+#pragma unroll
+    for (int i = 0; i < kBits; ++i) copy_async(to + i * 512 + lane * 16, chunk + i * 512 + lane * 16, true);
+  }
+  MF_DEVICE void take(const unsigned char* copied, int lane) {
+#pragma unroll
+    for (int i = 0; i < kBits; ++i) {
+      const uint4 v = *reinterpret_cast<const uint4*>(copied + i * 512 + lane * 16);
+      words[4 * i] = v.x, words[4 * i + 1] = v.y, words[4 * i + 2] = v.z, words[4 * i + 3] = v.w;
+    }
+  }
+
   // Makes block 1 block 0, and so on: a loop over blocks that is not unrolled always decodes block 0.
   MF_DEVICE void next_block(int block) {
     if constexpr (kBits == 8) shift_words<0, 32, 4>();

@@ -81,7 +81,8 @@ def test_sums_of_16_bit_numbers(any_order, bits, dtype):
 
 @pytest.mark.parametrize("dtype", TERMS, ids=str)
 @pytest.mark.parametrize(
-    ("weight", "k"), [("nf4-g64", 512), ("nf4-g16-e4m3fn", 320), ("dynamic8-g32", 96), ("nf4-row", 9 * 256)]
+    ("weight", "k"),
+    [("nf4-g64", 512), ("nf4-g16-e4m3fn", 320), ("dynamic8-g32", 96), ("nf4-row", 9 * 256), ("dynamic8-g64", 18 * 256)],
 )
 def test_rows_of_sums_of_16_bit_numbers(any_order, make, weight, k, dtype):
     q, _, bias, _ = make(weight, None, 37, 21, k, 1)
@@ -114,6 +115,15 @@ def test_long_k_in_either_order(any_order, make):
         for weight in ("e2m1-g32", "int8-row", "uint4-g128-zp"):
             q, _, bias, _ = make(weight, None, 3, 16, 19 * 256, 1)
             check(any_order, q, torch.randn(3, 19 * 256).to(dtype), bias)
+
+
+@pytest.mark.parametrize(
+    "weight", ["binary-g32", "int1-row", "uint2-g32-zp", "int3-g64", "int7-g32-bf16", "e3m3-row", "uint8-g64-zp"]
+)
+def test_more_rounds_than_chunks_on_their_way(any_order, make, weight):
+    q, _, bias, _ = make(weight, None, 2, 16, 42 * 256, 1)
+    for dtype in (torch.float16, torch.bfloat16):
+        assert check(any_order, q, torch.randn(2, 42 * 256).to(dtype), bias)[0] == "narrow"
 
 
 def test_many_rows_and_long_k(any_order, make):
