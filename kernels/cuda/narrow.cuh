@@ -61,7 +61,7 @@ MF_DEVICE void scale_folds(const LinearParams& p, int64_t first_row, int columns
 
 // Two blocks share a multiprocessor's registers, unless two digits or two chunks of codes in registers take too many.
 template <int kMath, int kBits>
-constexpr int kNarrowBlocks = kMath == kMathInt16 || (kMath == kMathInt8 && kBits >= 7) ? 1 : 2;
+constexpr int kNarrowBlocks = kMath == kMathInt16 || (kBits >= 7 && copied_ahead(Math(kMath), kBits) == 0) ? 1 : 2;
 
 template <int kMath, int kBits>
 __global__ void __launch_bounds__(kNarrowWarps * 32, kNarrowBlocks<kMath, kBits>) linear_narrow(const __grid_constant__ LinearParams p) {
@@ -138,7 +138,7 @@ __global__ void __launch_bounds__(kNarrowWarps * 32, kNarrowBlocks<kMath, kBits>
     }
     copy_async_wait<kAhead ? kAhead - 1 : 1>();
     __syncwarp();
-    float* const wide = all_wide + (buffer * kNarrowWarps + warp) * space.scales.wide_floats;
+    float* const wide = all_wide + ((buffer & (space.wide_buffers - 1)) * kNarrowWarps + warp) * space.scales.wide_floats;
     widen_scales(p, space.scales, chunk, lane, raw + place * space.scales.raw_bytes, wide);
     if constexpr (kAhead > 0) codes.take(copied + place * kBits * 512, lane);
     __syncwarp();

@@ -102,10 +102,10 @@ def test_any_number_of_rows(shim, same_bits, make, weight, activation, m):
 @pytest.mark.parametrize(
     ("weight", "activation", "columns"),  # of 9, 12 and 16 rows, by capability
     [
-        ("mxfp4", "mxfp4", {80: (5, 6, 8), 90: (9, 6, 8)}),
-        ("nvfp4", "nvfp4", {80: (3, 3, 3), 90: (3, 4, 4)}),
+        ("mxfp4", "mxfp4", {80: (9, 6, 8), 90: (9, 6, 8)}),
+        ("nvfp4", "nvfp4", {80: (3, 4, 4), 90: (5, 4, 4)}),
         ("int4-g128", "int8-row", {80: (9, 12, 16), 90: (9, 12, 16)}),
-        ("e3m2-g16", "int8-g16", {80: (2, 2, 2), 90: (3, 3, 3)}),
+        ("e3m2-g16", "int8-g16", {80: (3, 3, 3), 90: (3, 4, 4)}),
     ],
 )
 def test_groups_stay_narrow_to_16_rows(shim, same_bits, make, weight, activation, columns, capability):

@@ -23,7 +23,9 @@ def copied_ahead(math, bits):
     """The chunks of a warp of linear_narrow that are on their way to shared memory; 0: to registers."""
     if bits <= 3:
         return {1: 4, 2: 2, 3: 2}[bits]
-    return int(math in MULTIPLIES and "float" in math and bits >= (5 if math == "bfloat16x3" else 7))
+    if math == "bfloat16x3":
+        return int(5 <= bits <= 7)
+    return int("float" in math and bits >= 7)
 
 
 @needs_nvcc
