@@ -18,7 +18,9 @@ WEIGHTS = (
     *("e7m0-row", "ue4m4-row", "nf4-g64", "dynamic8-row", "flint4-row", "e3m0-g32"),
 )
 SHAPES = ((1, 17, 256), (4, 33, 192), (8, 16, 320), (13, 20, 512), (18, 70, 320))
-PAIRS = {"signs": (-1, 1), "minus": (-1, 0), "bit": (0, 1), "any_two": (0.375, -48), "half": (0, 0.5)}
+OWN = {"signs": (-1, 1), "minus": (-1, 0), "bit": (0, 1), "any_two": (0.375, -48), "half": (0, 0.5)}
+ODD = [(-1) ** i * (128 + 7 * i) * 2.0 ** (i % 5 - 9) for i in range(16)]  # 8 bits each: both 16-bit types hold them
+OWN |= {"any_four": (0.375, -48, 0, 96), "any_eight": ODD[:8], "any_sixteen": ODD}
 TERMS = {torch.float16: "float16x2", torch.bfloat16: "bfloat16x3"}
 NOT_IN_16_BITS = {torch.float16: ("e7m0", "nf4", "dynamic8"), torch.bfloat16: ("nf4", "dynamic8")}
 
@@ -50,10 +52,10 @@ def test_within_the_bound(shim, make, weight, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", PAIRS)
-def test_two_values(shim, name, dtype):
-    """Weights of one bit, each alone in its place, whatever multiplies them."""
-    f = mf.Format.codebook(name, np.float32(PAIRS[name]))
+@pytest.mark.parametrize("name", OWN)
+def test_own_values(shim, name, dtype):
+    """Weights of one to four bits, each alone in its place, whatever multiplies them."""
+    f = mf.Format.codebook(name, np.float32(OWN[name]))
     q = any_codes(mf.QuantSpec(f, "tensor"), (32, 256))
     w, x = q.dequantize(), torch.eye(256).to(dtype)
     layout, plan = shim.prepare(q, None)
