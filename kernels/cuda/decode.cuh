@@ -21,6 +21,19 @@ struct Codes {
     }
   }
 
+  // By way of kBits * 512 bytes of shared memory; a lane takes what it has copied, so it waits for no other one.
+  static MF_DEVICE void copy(unsigned char* to, const uint8_t* chunk, int lane) {
+#pragma unroll
+    for (int i = 0; i < kBits; ++i) copy_async(to + i * 512 + lane * 16, chunk + i * 512 + lane * 16, true);
+  }
+  MF_DEVICE void take(const unsigned char* copied, int lane) {
+#pragma unroll
+    for (int i = 0; i < kBits; ++i) {
+      const uint4 v = *reinterpret_cast<const uint4*>(copied + i * 512 + lane * 16);
+      words[4 * i] = v.x, words[4 * i + 1] = v.y, words[4 * i + 2] = v.z, words[4 * i + 3] = v.w;
+    }
+  }
+
   // Makes block 1 block 0, and so on: a loop over blocks that is not unrolled always decodes block 0.
   MF_DEVICE void next_block(int block) {
     if constexpr (kBits == 8) shift_words<0, 32, 4>();
@@ -121,31 +134,35 @@ MF_DEVICE void decode_terms(const uint32_t* table, const Codes<kBits>& codes, in
   }
 }
 
-// Sixteen digits in four registers, eight codes at once. prmt takes its selectors from the low 16 bits, three bits each;
-// a second prmt chooses between the lower and the upper eight digits by the fourth.
+// Sixteen bytes in four registers, looked up by eight codes. prmt takes its selectors from the low 16 bits, three bits each;
+// a second prmt chooses between the lower and the upper eight bytes by the fourth.
 template <int kBits>
-MF_DEVICE void digits_by_permute(const uint32_t* table, uint32_t nibbles, uint32_t& lower, uint32_t& upper) {
-  uint32_t first, second;  // bytes: g, g + 8, g, g + 8
-  if constexpr (kBits <= 3) {
-    first = permute_bytes(table[0], table[1], nibbles);
-    second = permute_bytes(table[0], table[1], nibbles >> 16);
-  } else {
-    const uint32_t index = nibbles & 0x77777777u, choice = and_or(nibbles >> 1, 0x44444444u, 0x32103210u);
-    first = permute_bytes(permute_bytes(table[0], table[1], index), permute_bytes(table[2], table[3], index), choice);
-    second = permute_bytes(permute_bytes(table[0], table[1], index >> 16), permute_bytes(table[2], table[3], index >> 16),
-                           choice >> 16);
+struct Lookups {
+  uint32_t index[2], choice[2];  // of two bytes of codes each, and so of four codes: g, g + 8, g, g + 8
+
+  MF_DEVICE explicit Lookups(uint32_t nibbles) {
+    index[0] = kBits <= 3 ? nibbles : nibbles & 0x77777777u;
+    choice[0] = kBits <= 3 ? 0 : and_or(nibbles >> 1, 0x44444444u, 0x32103210u);
+    index[1] = index[0] >> 16, choice[1] = choice[0] >> 16;
   }
-  lower = permute_bytes(first, second, 0x6420), upper = permute_bytes(first, second, 0x7531);
-}
+  MF_DEVICE uint32_t four(const uint32_t* table, int i) const {
+    const uint32_t lower_eight = permute_bytes(table[0], table[1], index[i]);
+    if constexpr (kBits <= 3) return lower_eight;
+    return permute_bytes(lower_eight, permute_bytes(table[2], table[3], index[i]), choice[i]);
+  }
+};
 
 // Signed 8-bit digits of a half block: kDigits = 2 gives value = low + 256 * high.
 template <int kBits, int kDigits>
 MF_DEVICE void decode_digits(const Decoder& d, const uint32_t* table, const Codes<kBits>& codes, int half, int lane,
                              uint32_t (&lower)[kDigits], uint32_t (&upper)[kDigits]) {
   if constexpr (kBits <= 4) {
-    const uint32_t nibbles = codes.template nibbles<0>(half);
+    const Lookups<kBits> lookups(codes.template nibbles<0>(half));
 #pragma unroll
-    for (int i = 0; i < kDigits; ++i) digits_by_permute<kBits>(d.table + 4 * i, nibbles, lower[i], upper[i]);
+    for (int i = 0; i < kDigits; ++i) {
+      const uint32_t first = lookups.four(d.table + 4 * i, 0), second = lookups.four(d.table + 4 * i, 1);
+      lower[i] = permute_bytes(first, second, 0x6420), upper[i] = permute_bytes(first, second, 0x7531);
+    }
   } else {
     uint32_t bytes[2];
     codes.bytes(half, bytes[0], bytes[1]);
@@ -229,11 +246,22 @@ MF_DEVICE void decode_floats(const Decoder& d, const uint32_t* table, const Code
     a[3] = minifloats_to_pair<kMath>(d, upper << (8 - kBits - kNibble));
     return;
   }
+  if constexpr (kBits <= 4) {
+    if (d.kind != kDecodeIntegers) {
+      const Lookups<kBits> lookups(permute_bytes(codes.template nibbles<0>(half), 0, 0x3120));  // k's 0 to 3
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const uint32_t low = lookups.four(d.table, i), high = lookups.four(d.table + 4, i);
+        a[2 * i] = permute_bytes(low, high, 0x6240), a[2 * i + 1] = permute_bytes(low, high, 0x7351);
+      }
+      return;
+    }
+  }
   uint32_t bytes[2];
   codes.bytes(half, bytes[0], bytes[1]);
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    if (d.kind == kDecodeIntegers) {
+    if (kBits <= 4 || d.kind == kDecodeIntegers) {
       integers_to_pairs<kMath>(bytes[r], origin[r], a[r], a[r + 2]);
     } else {
       a[r] = permute_bytes(look_up(table, bytes[r], 0, lane), look_up(table, bytes[r], 2, lane), 0x5410);

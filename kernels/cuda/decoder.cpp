@@ -26,6 +26,12 @@ bool split(int value, uint32_t& low, uint32_t& high) {
   return fits_digit(high_digit);
 }
 
+// Where prmt looks them up, of a code of up to 4 bits.
+void put_digits(Decoder& d, int code, uint32_t low, uint32_t high) {
+  d.table[code / 4] |= low << (code % 4 * 8);
+  d.table[4 + code / 4] |= high << (code % 4 * 8);
+}
+
 // The 16 bits of a value that float16 (bfloat16) holds exactly; false if it does not.
 bool exact_float16(float value, uint32_t& bits) {
   if (value == 0) {
@@ -169,8 +175,7 @@ bool make_decoder(const Plan& plan, Math math, Decoder& d, int32_t& center) {
       if (w.bits > 4) {
         d.table[code] = low | high << 8;
       } else {
-        d.table[code / 4] |= low << (code % 4 * 8);
-        d.table[4 + code / 4] |= high << (code % 4 * 8);
+        put_digits(d, code, low, high);
       }
     }
     return true;
@@ -207,11 +212,18 @@ bool make_decoder(const Plan& plan, Math math, Decoder& d, int32_t& center) {
   }
   if (w.has_zero_point) return false;
   if (by_shift(w, math, d)) return true;
-  d.kind = kDecodeTable;
+  const bool by_bytes = math != kMathFloat32 && w.bits <= 4;
+  d.kind = by_bytes ? kDecodeBytes : kDecodeTable;
   for (int code = 0; code < codes; ++code) {
     const float value = w.values[code ^ w.code_flip];
     if (value != value) continue;
-    if (!exact_bits(value, math, d.table[code])) return false;
+    uint32_t bits;
+    if (!exact_bits(value, math, bits)) return false;
+    if (by_bytes) {
+      put_digits(d, code, bits & 0xff, bits >> 8);
+    } else {
+      d.table[code] = bits;
+    }
   }
   return true;
 }

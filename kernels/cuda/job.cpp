@@ -26,7 +26,7 @@ int columns_for(const Plan& plan, const Layout& l, const Job& job, int64_t m, co
   const int limit = std::max(kSharedLimit, (gpu.shared_limit - 1024) / 2);
   LinearParams p = linear_params(plan, l, job, nullptr, m);
   p.columns = int(std::min(m, kMaxNarrowRows));
-  while (p.columns > 1 && NarrowSpace(p, is_exact(job.math), l.bits).bytes > limit) --p.columns;
+  while (p.columns > 1 && NarrowSpace(p, is_exact(job.math), l.bits, copied_ahead(job.math, l.bits)).bytes > limit) --p.columns;
   return int(ceil_div(m, ceil_div(m, p.columns)));  // blocks of even size
 }
 

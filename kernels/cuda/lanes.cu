@@ -17,7 +17,7 @@ constexpr int kMaxColumns = 8;
 // kColumns: the most rows of x, 1 or 8.
 template <int kBits, int kColumns>
 __global__ void __launch_bounds__(kNarrowWarps * 32, kColumns == 1 ? 2 : 1) linear_lanes(const __grid_constant__ LinearParams p) {
-  const NarrowSpace space(p, false, kBits);
+  const NarrowSpace space(p, false, kBits, 0);
   unsigned char* const shared = shared_memory();
   uint32_t* const table = reinterpret_cast<uint32_t*>(shared);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
@@ -108,7 +108,7 @@ __global__ void __launch_bounds__(kNarrowWarps * 32, kColumns == 1 ? 2 : 1) line
 
 template <int kBits, int kColumns>
 cudaError_t start(const LinearParams& p, cudaStream_t stream) {
-  const NarrowSpace space(p, false, kBits);
+  const NarrowSpace space(p, false, kBits, 0);
   return launch(linear_lanes<kBits, kColumns>, dim3(unsigned(ceil_div(p.n, 16))), kNarrowWarps * 32, space.bytes, stream, p);
 }
 

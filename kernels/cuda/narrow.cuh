@@ -1,7 +1,8 @@
 // Few rows of x: one panel of 16 outputs a block, its K split over eight warps, every chunk of the weight read once.
 //
-// The weight goes from memory to registers (the next chunk is on its way while one is multiplied: at 4 bits 2 KiB a warp),
-// is decoded there into the A operand of mma.sync, and multiplied with up to 16 rows of x, which come through L1.
+// The weight goes from memory to registers (the next chunk is on its way while one is multiplied: at 4 bits 2 KiB a warp), by way
+// of shared memory where that is not enough (copied_ahead). There it is decoded into the A operand of mma.sync, and multiplied with
+// up to 16 rows of x, which come through L1.
 // Sums meet in shared memory. They are added in a fixed order, so equal calls give equal bits:
 //   a single fold, or the float contract: once, at the end, warp after warp;
 //   exact with several folds: after each round of chunks (one a warp), in the order of K that the contract asks for. Folds that
@@ -58,19 +59,21 @@ MF_DEVICE void scale_folds(const LinearParams& p, int64_t first_row, int columns
   }
 }
 
-// Two blocks share a multiprocessor's registers, unless a chunk of codes, two digits or three terms take too many.
+// Two blocks share a multiprocessor's registers, unless two digits or two chunks of codes in registers take too many.
 template <int kMath, int kBits>
-constexpr int kNarrowBlocks = kBits >= 7 || kMath == kMathInt16 || (kBits >= 5 && kMath == kMathBFloat16x3) ? 1 : 2;
+constexpr int kNarrowBlocks = kMath == kMathInt16 || (kBits >= 7 && copied_ahead(Math(kMath), kBits) == 0) ? 1 : 2;
 
 template <int kMath, int kBits>
 __global__ void __launch_bounds__(kNarrowWarps * 32, kNarrowBlocks<kMath, kBits>) linear_narrow(const __grid_constant__ LinearParams p) {
   using T = Traits<kMath>;
   using Sum = typename T::Sum;
-  const NarrowSpace space(p, T::kExact, kBits);
+  constexpr int kAhead = copied_ahead(Math(kMath), kBits), kPlaces = kAhead ? kAhead : 2;
+  const NarrowSpace space(p, T::kExact, kBits, kAhead);
   unsigned char* const shared = shared_memory();
   uint32_t* const table = reinterpret_cast<uint32_t*>(shared);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  unsigned char* const raw = shared + space.raw_at + warp * 2 * space.scales.raw_bytes;
+  unsigned char* const raw = shared + space.raw_at + warp * kPlaces * space.scales.raw_bytes;
+  unsigned char* const copied = shared + space.codes_at + warp * kAhead * kBits * 512;
   float* const all_wide = reinterpret_cast<float*>(shared + space.wide_at);
   Sum* const all_sums = reinterpret_cast<Sum*>(shared + space.sums_at);
 
@@ -88,6 +91,20 @@ __global__ void __launch_bounds__(kNarrowWarps * 32, kNarrowBlocks<kMath, kBits>
   const OutputScale output_scale(p, panel, finish_row);
   const bool whole_folds = p.ordered && p.slots_per_fold == 1;
   Chain chain(p);
+
+  Codes<kBits> codes{}, coming{};
+  const auto stage = [&](int chunk, int place) {  // starts the copies of a chunk
+    stage_scales(p, space.scales, panel, chunk, lane, raw + place * space.scales.raw_bytes);
+    if constexpr (kAhead > 0) {
+      if (chunk < p.chunks) Codes<kBits>::copy(copied + place * kBits * 512, chunks + int64_t(chunk) * kBits * 512, lane);
+    }
+    copy_async_commit();
+  };
+  if constexpr (kAhead == 0) {
+    if (warp < p.chunks) codes.load(chunks + int64_t(warp) * kBits * 512, lane);
+  }
+#pragma unroll
+  for (int i = 0; i < (kAhead ? kAhead : 1); ++i) stage(warp + i * kNarrowWarps, i);
 
   if constexpr (kTerms<kMath> > 1) {
     fill_terms<kTerms<kMath>>(table, p.decoder, 1 << kBits);
@@ -111,22 +128,21 @@ __global__ void __launch_bounds__(kNarrowWarps * 32, kNarrowBlocks<kMath, kBits>
 #pragma unroll
   for (int i = 0; i < kNarrowTiles; ++i) tiles[i].clear();
 
-  Codes<kBits> codes{}, coming{};
-  if (warp < p.chunks) codes.load(chunks + int64_t(warp) * kBits * 512, lane);
-  stage_scales(p, space.scales, panel, warp, lane, raw);
-  copy_async_commit();
-
   const int rounds = (p.chunks + kNarrowWarps - 1) / kNarrowWarps;
   for (int round = 0; round < rounds; ++round) {
-    const int chunk = round * kNarrowWarps + warp, next = chunk + kNarrowWarps, buffer = round % 2;
-    if (next < p.chunks) coming.load(chunks + int64_t(next) * kBits * 512, lane);
-    stage_scales(p, space.scales, panel, next, lane, raw + (1 - buffer) * space.scales.raw_bytes);
-    copy_async_commit();
-    copy_async_wait<1>();
+    const int chunk = round * kNarrowWarps + warp, buffer = round % 2, place = round % kPlaces;
+    if constexpr (kAhead == 0) {
+      const int next = chunk + kNarrowWarps;
+      if (next < p.chunks) coming.load(chunks + int64_t(next) * kBits * 512, lane);
+      stage(next, 1 - place);
+    }
+    copy_async_wait<kAhead ? kAhead - 1 : 1>();
     __syncwarp();
-    float* const wide = all_wide + (buffer * kNarrowWarps + warp) * space.scales.wide_floats;
-    widen_scales(p, space.scales, chunk, lane, raw + buffer * space.scales.raw_bytes, wide);
+    float* const wide = all_wide + ((buffer & (space.wide_buffers - 1)) * kNarrowWarps + warp) * space.scales.wide_floats;
+    widen_scales(p, space.scales, chunk, lane, raw + place * space.scales.raw_bytes, wide);
+    if constexpr (kAhead > 0) codes.take(copied + place * kBits * 512, lane);
     __syncwarp();
+    if constexpr (kAhead > 0) stage(chunk + kAhead * kNarrowWarps, place);  // all lanes have read what was there
     Sum* const sums = all_sums + ((p.ordered ? buffer : 0) * kNarrowWarps + warp) * space.warp_sums;
 
     const auto end_slot = [&](int slot) {
@@ -187,7 +203,7 @@ __global__ void __launch_bounds__(kNarrowWarps * 32, kNarrowBlocks<kMath, kBits>
         if (whole_folds) scale_folds(p, first_row, columns, chunk, lane, wide, sums);
       }
     }
-    codes = coming;
+    if constexpr (kAhead == 0) codes = coming;
 
     if constexpr (T::kExact) {
       if (!p.ordered) continue;
@@ -233,7 +249,7 @@ __global__ void __launch_bounds__(kNarrowWarps * 32, kNarrowBlocks<kMath, kBits>
 
 template <int kMath, int kBits>
 cudaError_t launch_narrow(const LinearParams& p, cudaStream_t stream) {
-  const NarrowSpace space(p, Traits<kMath>::kExact, kBits);
+  const NarrowSpace space(p, Traits<kMath>::kExact, kBits, copied_ahead(Math(kMath), kBits));
   const dim3 grid(unsigned(ceil_div(p.m, p.columns)), unsigned(ceil_div(p.n, 16)));
   return launch(linear_narrow<kMath, kBits>, grid, kNarrowWarps * 32, space.bytes, stream, p);
 }

@@ -29,6 +29,7 @@ enum Decode : int32_t {
   kDecodeIntegers = 1,   // code - origin
   kDecodeMinifloat = 2,  // sign, exponent and mantissa moved to their places in the wider type, then one multiplication
   kDecodeTwo = 3,        // one bit, floating-point math: table[0] and, for code 1, the bits of table[1] turned over
+  kDecodeBytes = 4,      // 16-bit math, up to 4 bits: the two bytes of the value, by permutation
 };
 
 struct Decoder {
@@ -40,7 +41,7 @@ struct Decoder {
   int32_t more_tables;          // 1 where a value takes more than a word of the table in shared memory, so that there are two
   float origin;                 // kDecodeIntegers without zero points, floating-point math
   // Integer math, up to 4 bits: words 0..3 are sixteen low digits, words 4..7 sixteen high digits. Above: low | high << 8.
-  // kMathFloat8: as low digits.
+  // kMathFloat8: as low digits. kDecodeBytes: as low and high digits.
   // 16-bit math: the value's bits (kDecodeTwo: in both halves). kMathFloat32 and sums of 16-bit numbers: float32 bits.
   uint32_t table[256];
 };

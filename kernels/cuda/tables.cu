@@ -12,7 +12,6 @@ namespace minifloat::cuda {
 namespace {
 
 constexpr int kLanesTables = 2;  // that each lane fills, of four k's
-constexpr int kAhead = 2;        // chunks of both panels on their way: 16 KiB a block
 
 // Byte b of word w, lane 4 g + t: k's 64 w + 16 j + 4 t + byte_of_k(b), j from 0 to 3. Lane / 4 takes the bytes in turn.
 MF_DEVICE int first_k(int table, int t) { return table / 4 * 64 + 4 * t + byte_of_k(table % 4); }
@@ -54,7 +53,7 @@ __global__ void __launch_bounds__(kNarrowWarps * 32, 2) linear_tables(const __gr
 
   const uint8_t* codes_at[kTablePanels];
   int64_t panel[kTablePanels];  // past the last, the last again, unstored
-  uint4 codes[kTablePanels][1 + kAhead];  // of this chunk and the warp's next ones
+  uint4 codes[kTablePanels], coming[kTablePanels];  // of this chunk and the warp's next one
   const auto load_codes = [&](int i, int chunk) {
     return chunk < p.chunks ? load_streaming(codes_at[i] + int64_t(chunk) * 512) : uint4{};
   };
@@ -63,8 +62,7 @@ __global__ void __launch_bounds__(kNarrowWarps * 32, 2) linear_tables(const __gr
     panel[i] = int64_t(blockIdx.x) * kTablePanels + i;
     if (panel[i] >= panels) panel[i] = panels - 1;
     codes_at[i] = p.codes + panel[i] * p.panel_bytes + lane * 16;
-#pragma unroll
-    for (int j = 0; j < kAhead; ++j) codes[i][j] = load_codes(i, warp + j * kNarrowWarps);
+    codes[i] = load_codes(i, warp);
     stage_scales(p, space.scales, panel[i], warp, lane, raw + 2 * i * space.scales.raw_bytes);
   }
   copy_async_commit();
@@ -77,7 +75,7 @@ __global__ void __launch_bounds__(kNarrowWarps * 32, 2) linear_tables(const __gr
     const int next = chunk + kNarrowWarps;
 #pragma unroll
     for (int i = 0; i < kTablePanels; ++i) {
-      codes[i][kAhead] = load_codes(i, chunk + kAhead * kNarrowWarps);
+      coming[i] = load_codes(i, next);
       stage_scales(p, space.scales, panel[i], next, lane, raw + (2 * i + 1 - buffer) * space.scales.raw_bytes);
     }
     copy_async_commit();
@@ -93,7 +91,7 @@ __global__ void __launch_bounds__(kNarrowWarps * 32, 2) linear_tables(const __gr
     for (int w = 0; w < 4; ++w) {
 #pragma unroll
       for (int i = 0; i < kTablePanels; ++i) {
-        const uint4& now = codes[i][0];
+        const uint4& now = codes[i];
         const uint32_t word = w == 0 ? now.x : w == 1 ? now.y : w == 2 ? now.z : now.w;
 #pragma unroll
         for (int b = 0; b < 4; ++b) {
@@ -114,9 +112,7 @@ __global__ void __launch_bounds__(kNarrowWarps * 32, 2) linear_tables(const __gr
       }
     }
 #pragma unroll
-    for (int i = 0; i < kTablePanels; ++i)
-#pragma unroll
-      for (int j = 0; j < kAhead; ++j) codes[i][j] = codes[i][j + 1];
+    for (int i = 0; i < kTablePanels; ++i) codes[i] = coming[i];
     __syncwarp();  // all lanes have read the tables and scales
   }
   copy_async_wait<0>();

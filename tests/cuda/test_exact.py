@@ -86,6 +86,12 @@ def test_long_k_goes_round_the_warps(any_order, same_bits, make):
         check(any_order, same_bits, *make(weight, activation, 4, 16, 19 * 256, 1))
 
 
+@pytest.mark.parametrize("weight", ["int1-g16", "int1-row", "uint2-g32-zp", "int2-g512", "int3-g64", "int3-row"])
+def test_few_bits_go_round_the_copies(any_order, same_bits, make, weight):
+    """More rounds than chunks are on their way, the last one not full."""
+    check(any_order, same_bits, *make(weight, "int8-row", 2, 16, 42 * 256, 1))
+
+
 @pytest.mark.parametrize("m", [1, 2, 7, 8, 9, 16, 17, 64, 70])
 @pytest.mark.parametrize(("weight", "activation"), [("int4-g16", "int8-g16"), ("e2m3-row", "int8-row")])
 def test_any_number_of_rows(shim, same_bits, make, weight, activation, m):
@@ -96,10 +102,10 @@ def test_any_number_of_rows(shim, same_bits, make, weight, activation, m):
 @pytest.mark.parametrize(
     ("weight", "activation", "columns"),  # of 9, 12 and 16 rows, by capability
     [
-        ("mxfp4", "mxfp4", {80: (5, 6, 8), 90: (9, 6, 8)}),
-        ("nvfp4", "nvfp4", {80: (3, 3, 3), 90: (3, 4, 4)}),
+        ("mxfp4", "mxfp4", {80: (9, 6, 8), 90: (9, 6, 8)}),
+        ("nvfp4", "nvfp4", {80: (3, 4, 4), 90: (5, 4, 4)}),
         ("int4-g128", "int8-row", {80: (9, 12, 16), 90: (9, 12, 16)}),
-        ("e3m2-g16", "int8-g16", {80: (2, 2, 2), 90: (3, 3, 3)}),
+        ("e3m2-g16", "int8-g16", {80: (3, 3, 3), 90: (3, 4, 4)}),
     ],
 )
 def test_groups_stay_narrow_to_16_rows(shim, same_bits, make, weight, activation, columns, capability):

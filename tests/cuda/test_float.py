@@ -18,7 +18,9 @@ WEIGHTS = (
     *("e7m0-row", "ue4m4-row", "nf4-g64", "dynamic8-row", "flint4-row", "e3m0-g32"),
 )
 SHAPES = ((1, 17, 256), (4, 33, 192), (8, 16, 320), (13, 20, 512), (18, 70, 320))
-PAIRS = {"signs": (-1, 1), "minus": (-1, 0), "bit": (0, 1), "any_two": (0.375, -48), "half": (0, 0.5)}
+OWN = {"signs": (-1, 1), "minus": (-1, 0), "bit": (0, 1), "any_two": (0.375, -48), "half": (0, 0.5)}
+ODD = [(-1) ** i * (128 + 7 * i) * 2.0 ** (i % 5 - 9) for i in range(16)]  # 8 bits each: both 16-bit types hold them
+OWN |= {"any_four": (0.375, -48, 0, 96), "any_eight": ODD[:8], "any_sixteen": ODD}
 TERMS = {torch.float16: "float16x2", torch.bfloat16: "bfloat16x3"}
 NOT_IN_16_BITS = {torch.float16: ("e7m0", "nf4", "dynamic8"), torch.bfloat16: ("nf4", "dynamic8")}
 
@@ -50,10 +52,10 @@ def test_within_the_bound(shim, make, weight, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", PAIRS)
-def test_two_values(shim, name, dtype):
-    """Weights of one bit, each alone in its place, whatever multiplies them."""
-    f = mf.Format.codebook(name, np.float32(PAIRS[name]))
+@pytest.mark.parametrize("name", OWN)
+def test_own_values(shim, name, dtype):
+    """Weights of one to four bits, each alone in its place, whatever multiplies them."""
+    f = mf.Format.codebook(name, np.float32(OWN[name]))
     q = any_codes(mf.QuantSpec(f, "tensor"), (32, 256))
     w, x = q.dequantize(), torch.eye(256).to(dtype)
     layout, plan = shim.prepare(q, None)
@@ -81,7 +83,8 @@ def test_sums_of_16_bit_numbers(any_order, bits, dtype):
 
 @pytest.mark.parametrize("dtype", TERMS, ids=str)
 @pytest.mark.parametrize(
-    ("weight", "k"), [("nf4-g64", 512), ("nf4-g16-e4m3fn", 320), ("dynamic8-g32", 96), ("nf4-row", 9 * 256)]
+    ("weight", "k"),
+    [("nf4-g64", 512), ("nf4-g16-e4m3fn", 320), ("dynamic8-g32", 96), ("nf4-row", 9 * 256), ("dynamic8-g64", 18 * 256)],
 )
 def test_rows_of_sums_of_16_bit_numbers(any_order, make, weight, k, dtype):
     q, _, bias, _ = make(weight, None, 37, 21, k, 1)
@@ -114,6 +117,15 @@ def test_long_k_in_either_order(any_order, make):
         for weight in ("e2m1-g32", "int8-row", "uint4-g128-zp"):
             q, _, bias, _ = make(weight, None, 3, 16, 19 * 256, 1)
             check(any_order, q, torch.randn(3, 19 * 256).to(dtype), bias)
+
+
+@pytest.mark.parametrize(
+    "weight", ["binary-g32", "int1-row", "uint2-g32-zp", "int3-g64", "int7-g32-bf16", "e3m3-row", "uint8-g64-zp"]
+)
+def test_more_rounds_than_chunks_on_their_way(any_order, make, weight):
+    q, _, bias, _ = make(weight, None, 2, 16, 42 * 256, 1)
+    for dtype in (torch.float16, torch.bfloat16):
+        assert check(any_order, q, torch.randn(2, 42 * 256).to(dtype), bias)[0] == "narrow"
 
 
 def test_many_rows_and_long_k(any_order, make):

@@ -1,11 +1,14 @@
 """Weights of one bit by tables of sums of x: linear_tables, on the CPU, keeps the float contract's bound."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 import minifloat as mf
 from checks import any_codes, assert_within_float_bound
+from minifloat.nn import qlinear
 
 WEIGHTS = ("binary-row", "binary-g64", "binary-g128-bf16", "int1-row", "uint1-g256", "int1-tensor", "binary-row-e8m0")
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -74,6 +77,26 @@ def test_planes_stacked_along_the_outputs(shim):
     want = x.double().numpy() @ sum(mf.emulator.dequantize(q) for q in planes).T
     bound = sum(mf.emulator.float_bound(x, q, None) for q in planes)
     assert (np.abs(y.numpy() - want) <= bound).all()
+
+
+@pytest.mark.parametrize(("planes", "group"), [(1, 64), (3, 128), (2, None)])
+def test_a_binary_coded_layer(shim, monkeypatch, planes, group):
+    """The layer's own call, with these kernels in place of the op: by tables, whatever the number of planes."""
+    torch.manual_seed(0)
+    layer = mf.nn.BinaryCodedLinear.from_float(torch.nn.Linear(256, 40), planes, group)
+    routes = []
+
+    def linear(x, layout, plan, bias, outputs):
+        y, route, _ = shim.linear(x, shim.prepare(layer.qtensor, None)[0], plan, bias)
+        routes.append(route)
+        return y
+
+    monkeypatch.setattr(qlinear, "_C", SimpleNamespace(linear=linear))
+    x = torch.randn(1, 256)
+    with torch.no_grad():
+        y = layer(x)
+    assert routes == ["tables"]
+    assert_within_float_bound(y, layer.qtensor, x.repeat(1, planes), layer.bias.detach())
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import minifloat as mf
+from checks import assert_within_float_bound
 from gpu_cases import FLOAT, IN_FLOAT32, Case, check, check_float8, make, on_gpu
 from minifloat.nn.prepared import on_device
 from minifloat.ops import cuda
@@ -41,6 +42,18 @@ def test_layers_move_and_come_back():
         moved = layer.to("cuda")(x.cuda()).cpu()
         assert torch.equal(moved, before) if activation else torch.allclose(moved, before, atol=1e-3)
         assert torch.equal(layer.to("cpu")(x), before)
+
+
+@pytest.mark.parametrize("planes", [1, 3])
+def test_a_binary_coded_layer(planes):
+    layer = mf.nn.BinaryCodedLinear.from_float(torch.nn.Linear(256, 40), planes, 128)
+    x = torch.randn(1, 256)
+    layer.to("cuda")
+    assert cuda.route(layer.plan, 1, x.dtype) == "tables float32"
+    with torch.no_grad():
+        y = layer(x.cuda()).cpu()
+    layer.to("cpu")
+    assert_within_float_bound(y, layer.qtensor, x.repeat(1, planes), layer.bias.detach())
 
 
 def test_storage_round_trip():
