@@ -1,14 +1,17 @@
 """Which tile shapes are used: pure functions, tested with no GPU and no Triton."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from minifloat.formats import QuantSpec
 from minifloat.kernels.triton import configs, operand, scaled
 from minifloat.kernels.triton.configs import CONFIGS, SHARED_BYTES, Config, Gpu, Problem, targets_of
 from minifloat.ops.fakes import plan_fields
 from minifloat.ops.records import plan_record
+from minifloat.ops.triton import gpu_of
 
 X = ("float16", "bfloat16", "float32")
 
@@ -153,6 +156,21 @@ def test_weights_of_block_scaled_tensor_cores(spec):
 def test_gpus_with_block_scaled_tensor_cores():
     wanted = {(8, 9): "", (9, 0): "", (10, 0): "sm_100", (10, 3): "sm_100", (11, 0): "", (12, 0): ""}
     assert {capability: scaled.target_of(capability) for capability in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("capability", "hip", "targets"),
+    [
+        ((10, 0), None, ("sm_90", "sm_100")),
+        ((9, 0), None, ("sm_90", "")),
+        ((10, 0), "7.0", ("gfx942", "")),
+    ],
+)
+def test_what_is_read_of_a_gpu(monkeypatch, capability, hip, targets):
+    numbers = {"major": capability[0], "minor": capability[1], "shared_memory_per_block_optin": SMALL}
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(name="A GPU", **numbers))
+    monkeypatch.setattr(torch.version, "hip", hip)
+    assert gpu_of.__wrapped__(torch.device("cuda", 0)) == Gpu("A GPU", targets[0], SMALL, targets[1])
 
 
 def test_rows_that_are_multiplied_as_8_bit_floats():
