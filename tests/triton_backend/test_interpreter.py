@@ -18,7 +18,7 @@ import minifloat as mf
 
 ROOT, FOLDER = Path(__file__).parents[2], "tests/triton_backend"
 # In how many parts each file is run, so that pytest-xdist can spread them: a part takes a minute or less.
-FILES = {"test_linear.py": 8, "test_scaled.py": 1, "test_storage.py": 2, "test_bad_input.py": 1}
+FILES = {"test_linear.py": 8, "test_scaled.py": 2, "test_storage.py": 2, "test_bad_input.py": 1}
 PARTS = [(name, index) for name, count in FILES.items() for index in range(count)]
 OPS = ("linear", "linear_backward", "pack_weight", "restore_weight", "pack", "unpack", "quantize", "dequantize")
 
