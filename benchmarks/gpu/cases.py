@@ -61,4 +61,6 @@ TRITON = (
     ("int4-g128", "int8-row"),
     ("mxfp4", "int8-row"),
     ("int8-row", "int8-row"),
+    ("mxfp4", "float8"),
+    ("mxfp8-e4m3", "float8"),
 )

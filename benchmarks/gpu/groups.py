@@ -24,7 +24,7 @@ class Suite:
     seconds: int  # at most for one group
 
 
-TRITON = tuple(f"tests/triton_backend/test_{name}.py" for name in ("linear", "qlinear", "storage"))
+TRITON = tuple(f"tests/triton_backend/test_{name}.py" for name in ("linear", "scaled", "qlinear", "storage"))
 # Triton compiles a kernel at its first call, for seconds, and a test calls several.
 SUITES = {"cuda": Suite(("tests/cuda/gpu",), 60), "triton": Suite(TRITON, 240)}
 

@@ -15,7 +15,9 @@ from typing import NamedTuple
 HERE = Path(__file__).parent
 GEMV_ROWS = 2  # up to here rows of x are multiplied one by one
 PROGRAMS = 264  # what the default aims at: two for each of 132 multiprocessors
-SHARED_BYTES = {"sm_80": 166912, "sm_90": 232448, "gfx942": 65536}  # what one program may use
+# What one program may use.
+SHARED_BYTES = {"sm_80": 166912, "sm_90": 232448, "gfx942": 65536, "sm_100": 232448}
+SCALED_TARGETS = ("sm_100",)  # of gemm_scaled, and of nothing else
 
 
 class Config(NamedTuple):
@@ -45,23 +47,35 @@ GEMM = (
     *(Config(64, 64, 1, 8, 3, unroll) for unroll in (4, 1)),
     *(Config(n, m, 1, 8, 3, unroll) for n, m in ((64, 128), (128, 64), (128, 128)) for unroll in (4, 1)),
 )
-CONFIGS = {"gemv_float": GEMV, "gemm_float": GEMM, "gemm_exact": GEMM}
+GEMM_SCALED = (  # 128 outputs: with fewer there is no block-scaled product on sm_100. A trip is 128 k's.
+    *(Config(128, 16, split, 4, 3, 4) for split in (1, 4, 8)),
+    *(Config(128, 32, split, 4, 3, 4) for split in (1, 4)),
+    *(Config(128, m, 1, 8, stages, 4) for m in (64, 128) for stages in (3, 2)),
+)
+CONFIGS = {"gemv_float": GEMV, "gemm_float": GEMM, "gemm_exact": GEMM, "gemm_scaled": GEMM_SCALED}
 
 
 class Gpu(NamedTuple):
     """name: what torch calls it. target: whose compiled resources it is held to; "" for none (the interpreter).
 
-    shared_bytes: what one program may use there, 0 if that is not known.
+    shared_bytes: what one program may use there, 0 if that is not known. scaled_target: of scaled.target_of.
     """
 
     name: str
     target: str
     shared_bytes: int = 0
+    scaled_target: str = ""
 
 
 def target_of(capability: tuple[int, int]) -> str:
     """The target whose code is like that for an NVIDIA GPU: 12.x has 8.x's tensor core instructions and not 9.x's."""
     return "sm_90" if 9 <= capability[0] < 12 else "sm_80"
+
+
+def targets_of(kernel: str) -> tuple[str, ...]:
+    """The targets that a kernel is compiled for."""
+    is_scaled = kernel == "gemm_scaled"
+    return tuple(target for target in SHARED_BYTES if (target in SCALED_TARGETS) == is_scaled)
 
 
 def prune(configs, reports: dict[str, dict[str, int]], target: str, shared_bytes: int = 0) -> list[Config]:
@@ -188,10 +202,11 @@ def reported(target: str, kind: str, x: str) -> dict[str, dict[str, dict[str, in
 def fitting(problem: Problem, gpu: Gpu) -> list[Config]:
     """The configs that fit the GPU; all of them if nothing is known of it."""
     everything = CONFIGS[problem.kernel]
-    if not gpu.target:
+    target = gpu.scaled_target if problem.kernel == "gemm_scaled" else gpu.target
+    if not target:
         return list(everything)
-    reports = reported(gpu.target, problem.kind, problem.x).get(problem.kernel, {})
-    return prune(everything, reports, gpu.target, gpu.shared_bytes) or list(everything)
+    reports = reported(target, problem.kind, problem.x).get(problem.kernel, {})
+    return prune(everything, reports, target, gpu.shared_bytes) or list(everything)
 
 
 @cache

@@ -22,7 +22,7 @@ from pathlib import Path
 import triton
 
 from .configs import HERE
-from .variants import TARGETS, Variant, variants
+from .variants import Variant, variants
 
 TABLE = HERE / "resources.json"
 
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="compile everything again")
     arguments = parser.parse_args()
     old = {} if arguments.all else known(arguments.out)
-    wanted = [(i, v, target) for i, v in enumerate(variants()) for target in TARGETS]
+    wanted = [(i, v, target) for i, v in enumerate(variants()) for target in v.targets]
     rows = [old.get(tuple(names_of(v, target).values())) for _, v, target in wanted]
     todo = [at for at, found in enumerate(rows) if found is None]
     with ProcessPoolExecutor(arguments.jobs) as pool:

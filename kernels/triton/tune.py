@@ -47,7 +47,7 @@ def entries(shapes, rows, pairs, dtypes, gpu: configs.Gpu, device: str, known=()
     import minifloat as mf
 
     from ...ops.records import plan_record
-    from ...ops.triton import problem_of
+    from ...ops.triton import multiplied_type, problem_of
     from ...ops.triton_plan import plan_of
 
     done = set(known)
@@ -58,12 +58,12 @@ def entries(shapes, rows, pairs, dtypes, gpu: configs.Gpu, device: str, known=()
             p = plan_of(plan_record(spec, None if activation is None else mf.QuantSpec.parse(activation), (n, k)))
             for m in rows:
                 for dtype in dtypes:
-                    problem = configs.bucket_of(problem_of(p, m, dtype))
+                    problem = configs.bucket_of(problem_of(p, m, multiplied_type(p, m, dtype, gpu)))
                     if problem in done:
                         continue
                     done.add(problem)
                     q = mf.quantize(w.to(device), spec) if q is None else q
-                    yield _entry(problem, gpu, q, torch.randn(m, k, dtype=dtype, device=device), activation)
+                    yield _entry(problem, gpu, q, torch.randn(m, k, device=device).to(dtype), activation)
 
 
 def _entry(problem: configs.Problem, gpu: configs.Gpu, q, x, activation) -> dict:
@@ -106,7 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--problems", nargs="+", default=["4096x4096", "4096x14336", "8192x8192"], help="N x K")
     parser.add_argument("--rows", nargs="+", type=int, default=[1, 4, 16, 64, 256, 4096])
-    parser.add_argument("--types", nargs="+", default=["float16", "bfloat16"], help="of x")
+    parser.add_argument("--types", nargs="+", default=["float16", "bfloat16", "float8_e4m3fn"], help="of x")
     parser.add_argument("--bits", nargs="+", type=int, default=list(range(1, 9)), help="of the weights")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
     arguments = parser.parse_args()

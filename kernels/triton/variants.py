@@ -12,13 +12,14 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from . import gemm_exact, gemm_float, gemv_float, pack, quantize
-from .configs import CONFIGS, HERE, Config, kind_of, split_of
+from . import gemm_exact, gemm_float, gemm_scaled, gemv_float, pack, quantize
+from .configs import CONFIGS, HERE, Config, kind_of, split_of, targets_of
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
     "sm_90": GPUTarget("cuda", 90, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
+    "sm_100": GPUTarget("cuda", 100, 32),
 }
 X_TYPES = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32"}
 # What the tables, tile loops and digits of the kernels can look like: (weight, activation of the exact kernel, types of
@@ -34,6 +35,13 @@ SPECS = (
     ("nvfp4", "nvfp4", (), False),  # two levels of scales on both sides
     ("uint4-g16-zp", "int8-row", (), False),  # zero points of groups that share 32 k's
 )
+# Of gemm_scaled, and what tl.dot_scaled calls the type of x.
+SCALED_SPECS = (
+    ("e2m1-g32-e8m0", "e4m3", True),
+    ("e2m1-g32-e8m0", "e5m2", False),
+    ("e4m3fn-g32-e8m0", "e4m3", True),
+    ("e5m2-g64-e8m0", "e5m2", False),
+)
 SOME = {
     "gemv_float": tuple(Config(n, 1, split, warps, 2) for n, split, warps in ((32, 1, 2), (64, 1, 4), (64, 4, 4))),
     "gemm_float": (
@@ -45,6 +53,7 @@ SOME = {
     ),
 }
 SOME["gemm_exact"] = SOME["gemm_float"]
+SOME["gemm_scaled"] = tuple(c for c in CONFIGS["gemm_scaled"] if c.split == 1)
 POINTERS = {
     **dict.fromkeys(("weight", "packed", "codes"), "*u8"),
     **dict.fromkeys(("bias", "table", "a_scales", "a_tensor_scale", "scales", "ends"), "*fp32"),
@@ -68,6 +77,11 @@ class Variant(NamedTuple):
     types: dict  # of pointers that differ from POINTERS
     kind: str = "plain"  # configs.kind_of
     x: str = ""  # its type, in the float kernels
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What it is compiled for."""
+        return targets_of(self.kernel)
 
     @property
     def options(self) -> dict:
@@ -134,6 +148,8 @@ def variants() -> tuple[Variant, ...]:
             p = plan_of(plan_record(spec, QuantSpec.parse(activation), (4096, 4096)))
             name = f"{weight} x {activation}"
             found += [*_exact(p, name, whole), *_others(p, name)]
+    for weight, x, whole in SCALED_SPECS:
+        found += _gemm_scaled(plan_of(plan_record(QuantSpec.parse(weight), None, (4096, 4096))), weight, x, whole)
     return tuple(found)
 
 
@@ -155,6 +171,16 @@ def _gemm_float(p, name: str, x: str, whole: bool) -> list[Variant]:
         constants |= {"BLOCK_M": c.block_m, "SPLIT": c.split, "UNROLL": c.unroll}
         types = {"x": X_TYPES[x], "out": "*fp32" if c.split > 1 else X_TYPES[x]}
         found.append(Variant("gemm_float", gemm_float.gemm_float, name, c, constants, types, kind, x))
+    return found
+
+
+def _gemm_scaled(p, weight: str, x: str, whole: bool) -> list[Variant]:
+    found = []
+    for c in tiles("gemm_scaled", "plain", whole):
+        constants = {"w": p.w, "W_FORMAT": p.scaled_format, "X_FORMAT": x, "HAS_BIAS": True}
+        constants |= {"BLOCK_N": c.block_n, "BLOCK_M": c.block_m, "SPLIT": c.split}
+        types = {"x": "*u8", "out": "*fp32" if c.split > 1 else "*bf16"}
+        found.append(Variant("gemm_scaled", gemm_scaled.gemm_scaled, f"{weight} x {x}", c, constants, types))
     return found
 
 

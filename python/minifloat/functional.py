@@ -17,7 +17,7 @@ def linear(x, q: QTensor, bias=None, activation: str | QuantSpec | None = None, 
     """y = x @ w.T + bias, with w quantized, and x too if `activation` says how.
 
     Args:
-        x: (..., K), float32, bfloat16 or float16; with activation=None on CUDA also float8_e4m3fn or float8_e5m2.
+        x: (..., K), float32, bfloat16 or float16; on cuda and triton also float8_e4m3fn or float8_e5m2.
         q: the weight, (N, K).
         bias: (N,) or None; added in float32.
         activation: spec that x is quantized with on the fly (exact contract: the same bits on every backend), or None

@@ -146,12 +146,14 @@ def test_shapes_on_a_gpu_that_is_not_here(name, dtype):
     assert (grad.shape, grad.dtype, grad.device.type) == ((5, 3, 64), dtype, "cuda")
 
 
+@pytest.mark.parametrize("name", ["linear", "triton_linear"])
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
-def test_float8_gives_bfloat16(dtype):
+def test_float8_gives_bfloat16(name, dtype):
     weight, plan = mf.ops.prepare(made(), None)
     with FakeTensorMode() as mode:
         x, there = (
             torch.empty(5, 64, dtype=dtype, device="cuda"),
             torch.empty(weight.shape, dtype=torch.uint8, device="cuda"),
         )
-        assert torch.ops.minifloat.linear(x, there, mode.from_tensor(plan), None, 8).dtype == torch.bfloat16
+        y = getattr(torch.ops.minifloat, name)(x, there, mode.from_tensor(plan), None, 8)
+        assert (y.shape, y.dtype) == ((5, 8), torch.bfloat16)

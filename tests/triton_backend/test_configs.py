@@ -1,11 +1,17 @@
 """Which tile shapes are used: pure functions, tested with no GPU and no Triton."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from minifloat.kernels.triton import configs
-from minifloat.kernels.triton.configs import CONFIGS, SHARED_BYTES, Config, Gpu, Problem
+from minifloat.formats import QuantSpec
+from minifloat.kernels.triton import configs, operand, scaled
+from minifloat.kernels.triton.configs import CONFIGS, SHARED_BYTES, Config, Gpu, Problem, targets_of
+from minifloat.ops.fakes import plan_fields
+from minifloat.ops.records import plan_record
+from minifloat.ops.triton import gpu_of
 
 X = ("float16", "bfloat16", "float32")
 
@@ -69,22 +75,26 @@ KINDS = {
         ("parts", "float16"),
         ("parts", "bfloat16"),
     ],
+    "gemm_scaled": [("plain", "e4m3")],
     "gemm_exact": [(kind, "float32") for kind in ("plain", "masked", "parts")],
 }
 
 
-@pytest.mark.parametrize("target", SHARED_BYTES)
-@pytest.mark.parametrize("kernel", CONFIGS)
+TARGETS = [(kernel, target) for kernel in CONFIGS for target in targets_of(kernel)]
+
+
+@pytest.mark.parametrize(("kernel", "target"), TARGETS)
 def test_something_is_left_for_every_target_and_height(kernel, target):
     """Spills and shared memory are recorded (resources.json), and pruning by them leaves a config for every M."""
     for kind, x in KINDS[kernel]:
         kept = configs.prune(CONFIGS[kernel], configs.reported(target, kind, x)[kernel], target)
         assert kept
         for m in (1, 16, 100):
-            assert configs.choose(problem(kernel, m, 4096, 4096, kind=kind, x=x), Gpu("", target)) in kept
+            gpu = Gpu("", "sm_90", 0, target) if kernel == "gemm_scaled" else Gpu("", target)
+            assert configs.choose(problem(kernel, m, 4096, 4096, kind=kind, x=x), gpu) in kept
 
 
-@pytest.mark.parametrize("target", SHARED_BYTES)
+@pytest.mark.parametrize("target", targets_of("gemm_float"))
 @pytest.mark.parametrize("kernel", ["gemm_exact", "gemm_float"])
 def test_large_tiles_fit(kernel, target):
     """With group scales too: the worst format of the table decides what is kept."""
@@ -106,7 +116,7 @@ SMALL = 99 * 1024  # sm_86, sm_89 and sm_120
 
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_90"])
-@pytest.mark.parametrize("kernel", CONFIGS)
+@pytest.mark.parametrize("kernel", ["gemv_float", "gemm_float", "gemm_exact"])
 def test_what_is_chosen_fits_a_gpu_with_less_shared_memory(kernel, target):
     for kind, x in KINDS[kernel]:
         reports = configs.reported(target, kind, x)[kernel]
@@ -127,6 +137,55 @@ def test_the_smaller_limit_holds():
 def test_targets():
     wanted = {(8, 0): "sm_80", (8, 9): "sm_80", (9, 0): "sm_90", (10, 3): "sm_90", (12, 0): "sm_80"}
     assert {capability: configs.target_of(capability) for capability in wanted} == wanted
+
+
+SCALED = {"mxfp4": "e2m1", "mxfp8-e4m3": "e4m3", "mxfp8-e5m2": "e5m2", "e2m1-g96-e8m0": "e2m1"}
+NOT_SCALED = (
+    *("e2m1-g16-e8m0", "e2m1-row-e8m0", "e2m1-g32", "e2m1-g32-bf16", "nvfp4", "mxfp6-e2m3", "mxint8", "e3m0-g32-e8m0"),
+    *("e4m3fnuz-g32-e8m0", "e5m2fnuz-g32-e8m0", "e4m3ieee-g32-e8m0", "e4m3b11fnuz-g32-e8m0", "e1m2-g32-e8m0"),
+)
+
+
+@pytest.mark.parametrize("spec", (*SCALED, *NOT_SCALED))
+def test_weights_of_block_scaled_tensor_cores(spec):
+    """Those whose codes and scales tl.dot_scaled takes as they are: the same values, special ones too."""
+    weight = plan_fields(plan_record(QuantSpec.parse(spec), None, (16, 192)))["weight"]
+    assert scaled.format_of(weight, operand.decode_of(weight)) == SCALED.get(spec, "")
+
+
+def test_gpus_with_block_scaled_tensor_cores():
+    wanted = {(8, 9): "", (9, 0): "", (10, 0): "sm_100", (10, 3): "sm_100", (11, 0): "", (12, 0): ""}
+    assert {capability: scaled.target_of(capability) for capability in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("capability", "hip", "targets"),
+    [
+        ((10, 0), None, ("sm_90", "sm_100")),
+        ((9, 0), None, ("sm_90", "")),
+        ((10, 0), "7.0", ("gfx942", "")),
+    ],
+)
+def test_what_is_read_of_a_gpu(monkeypatch, capability, hip, targets):
+    numbers = {"major": capability[0], "minor": capability[1], "shared_memory_per_block_optin": SMALL}
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(name="A GPU", **numbers))
+    monkeypatch.setattr(torch.version, "hip", hip)
+    assert gpu_of.__wrapped__(torch.device("cuda", 0)) == Gpu("A GPU", targets[0], SMALL, targets[1])
+
+
+def test_rows_that_are_multiplied_as_8_bit_floats():
+    blackwell, hopper = Gpu("", "sm_90", 0, "sm_100"), Gpu("", "sm_90")
+    wanted = {("e2m1", 3, blackwell): True, ("e2m1", 2, blackwell): False}
+    wanted |= {("", 3, blackwell): False, ("e2m1", 3, hopper): False}
+    assert {case: scaled.multiplies(*case) for case in wanted} == wanted
+
+
+def test_the_scaled_target_decides_what_fits():
+    """A GPU of 10.x is held to its own figures in gemm_scaled, and to those of sm_90 elsewhere."""
+    gpu = Gpu("", "sm_90", 0, "sm_100")
+    kept = configs.prune(CONFIGS["gemm_scaled"], configs.reported("sm_100", "plain", "e4m3")["gemm_scaled"], "sm_100")
+    assert configs.fitting(problem("gemm_scaled", 64, 4096, 4096, x="e4m3"), gpu) == kept
+    assert "gemm_scaled" not in configs.reported("sm_90", "plain", "e4m3")
 
 
 @pytest.fixture

@@ -1,12 +1,14 @@
 """Runs the kernels' tests on the CPU where there is no GPU.
 
-Triton reads TRITON_INTERPRET when it is imported, so they run in a process of their own.
+Triton reads TRITON_INTERPRET when it is imported, so they run in processes of their own.
 """
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,21 +16,54 @@ import torch
 
 import minifloat as mf
 
-HERE = Path(__file__).parent
+ROOT, FOLDER = Path(__file__).parents[2], "tests/triton_backend"
+# In how many parts each file is run, so that pytest-xdist can spread them: a part takes a minute or less.
+FILES = {"test_linear.py": 8, "test_scaled.py": 2, "test_storage.py": 2, "test_bad_input.py": 1}
+PARTS = [(name, index) for name, count in FILES.items() for index in range(count)]
 OPS = ("linear", "linear_backward", "pack_weight", "restore_weight", "pack", "unpack", "quantize", "dequantize")
 
 
-@pytest.mark.parametrize("name", ["test_linear.py", "test_storage.py", "test_bad_input.py"])
-def test_interpreted(name):
+@cache
+def collected() -> tuple[str, ...]:
+    """Every test of FILES, in the order in which pytest finds them."""
+    output = interpreted(["--collect-only", *(f"{FOLDER}/{name}" for name in FILES)])
+    return tuple(line for line in output.splitlines() if line.startswith(FOLDER) and "::" in line)
+
+
+def part(name: str, index: int) -> list[str]:
+    """Every eighth test of a file in eight parts: long tests stand side by side in it, and so get into all parts."""
+    return [test for test in collected() if test.startswith(f"{FOLDER}/{name}::")][index :: FILES[name]]
+
+
+def interpreted(arguments: list[str]) -> str:
+    """What pytest prints about them, from a process in which Triton interprets."""
     if importlib.util.find_spec("triton") is None:
         pytest.skip("Triton is not installed: pip install triton")
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU, which runs these tests itself")
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5", str(HERE / name)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=HERE.parents[1])
-    print(done.stdout[-5000:], done.stderr[-2000:])
-    assert done.returncode == 0 and " passed" in done.stdout and " skipped" not in done.stdout
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize(("name", "index"), PARTS)
+def test_interpreted(name, index):
+    tests = part(name, index)
+    output = interpreted(["--durations=5", *tests])
+    print(output[-5000:])
+    assert re.search(rf"^{len(tests)} passed", output, re.M) and " skipped" not in output
+
+
+def test_every_test_is_interpreted_once():
+    dealt_out = [test for name, index in PARTS for test in part(name, index)]
+    assert sorted(dealt_out) == sorted(collected()) and len(set(dealt_out)) == len(dealt_out)
+    for name in FILES:  # the collection itself is whole
+        functions = re.findall(r"^def (test_\w+)", (ROOT / FOLDER / name).read_text(), re.M)
+        assert {f"{FOLDER}/{name}::{function}" for function in functions} == {
+            test.split("[")[0] for test in dealt_out if f"/{name}::" in test
+        }
 
 
 def test_importing_minifloat_does_not_import_triton():

@@ -37,6 +37,7 @@ ACTIVATIONS = (
     "uint8-row",
 )
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 SHAPES = (
     *((1, 37, 97), (2, 17, 31), (3, 41, 192), (5, 7, 192), (7, 67, 384), (19, 13, 256), (1, 1, 1)),
     *((5, 37, 97), (17, 67, 131), (3, 13, 512), (2, 11, 512)),
@@ -101,11 +102,12 @@ def run(x, q, bias=None, activation=None):
 
 def check_float(x, q, bias=None):
     y = run(x, q, bias)
-    assert y.dtype == x.dtype and y.shape == (*x.shape[:-1], q.shape[0])
+    out = torch.bfloat16 if x.dtype in FLOAT8 else x.dtype
+    assert y.dtype == out and y.shape == (*x.shape[:-1], q.shape[0])
     real = x.double() @ torch.from_numpy(mf.emulator.dequantize(q)).T + (0 if bias is None else bias.double())
     bound = torch.from_numpy(mf.emulator.float_bound(x, q, bias))
-    if x.dtype != torch.float32:  # one more rounding, to the output type
-        info = torch.finfo(x.dtype)
+    if out != torch.float32:  # one more rounding, to the output type
+        info = torch.finfo(out)
         bound = bound + info.eps / 2 * (real.abs() + bound) + info.smallest_normal * info.eps
     assert ((y.double() - real).abs() <= bound).all()
 
@@ -273,6 +275,34 @@ def test_half_precision_input_and_output(dtype):
     check_exact(x.to(dtype), q, bias.to(dtype), mf.QuantSpec.parse("int8-row"))
 
 
+@pytest.mark.parametrize("dtype", FLOAT8)
+@pytest.mark.parametrize("weight", ["e2m1-g32", "nvfp4", "int4-row", "nf4-g64"])
+def test_float8_activations(weight, dtype):
+    """Widened to bfloat16, which is exact, where weights are not what block-scaled tensor cores take; so is y."""
+    q, x, bias = operands(mf.QuantSpec.parse(weight), 4, 21, 192, 7)
+    x = (x / x.abs().max()).to(dtype)
+    for rows in (x, x[0]):
+        check_float(rows, q, bias)
+        assert torch.equal(run(rows, q, bias), run(rows.bfloat16(), q, bias))
+    empty = run(x[:0], q, bias)
+    assert (empty.shape, empty.dtype) == ((0, 21), torch.bfloat16)
+
+
+@pytest.mark.parametrize("dtype", FLOAT8)
+def test_float8_is_widened_before_it_is_quantized(dtype):
+    q, x, bias = operands(mf.QuantSpec.parse("int4-g32"), 5, 21, 96, 7)
+    spec, x = mf.QuantSpec.parse("int8-row"), (x / x.abs().max()).to(dtype)
+    assert torch.equal(run(x, q, bias, spec), mf.emulator.linear(x.bfloat16(), q, bias, spec))
+
+
+@pytest.mark.parametrize("dtype", FLOAT8)
+def test_float8_nan_stays_in_its_row(dtype):
+    q, x, bias = operands(mf.QuantSpec.parse("e2m1-g32"), 4, 9, 64, 9)
+    x[2, 3] = float("nan")
+    y = run(x.to(dtype), q, bias)
+    assert y[2].isnan().all() and not y[[0, 1, 3]].isnan().any()
+
+
 def test_extreme_scales():
     for factor, scale, weight in itertools.product((1e-37, 1e30), (1e-37, 1e37), ("e2m1-g32", "e2m1-g32-bf16")):
         q = mf.quantize(torch.randn(20, 64) * factor, weight)
@@ -322,6 +352,18 @@ def test_gradients():
         mf.linear(x, to_device(q), bias, activation, backend="triton").backward(grad)
         torch.testing.assert_close(x.grad, grad @ q.dequantize().to(DEVICE))
         torch.testing.assert_close(bias.grad, grad.sum((0, 1)))
+
+
+@pytest.mark.parametrize("dtype", FLOAT8)
+def test_gradients_of_float8(dtype):
+    """The gradient is made as bfloat16, y's type, and then has x's."""
+    q = mf.quantize(torch.randn(8, 64), "uint4-g32-bf16-zp")
+    x, bias = torch.randn(3, 64).to(dtype).to(DEVICE).requires_grad_(), torch.randn(8, device=DEVICE).requires_grad_()
+    grad = torch.randn(3, 8, device=DEVICE).bfloat16()
+    mf.linear(x, to_device(q), bias, backend="triton").backward(grad)
+    want = (grad.float() @ q.dequantize().to(DEVICE)).bfloat16()
+    assert x.grad.dtype == dtype and torch.equal(x.grad.float(), want.to(dtype).float())
+    torch.testing.assert_close(bias.grad, grad.float().sum(0), rtol=2.0**-7, atol=2.0**-7)
 
 
 @pytest.mark.parametrize("activation", [None, "int8-row"])

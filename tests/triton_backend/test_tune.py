@@ -85,6 +85,17 @@ def test_a_run_that_was_cut_off_goes_on(path, monkeypatch):
     assert len({configs.Problem(**e["problem"]) for e in both}) == len(both) > len(first)
 
 
+def test_8_bit_floats_are_measured_where_they_are_multiplied(path):
+    """Elsewhere they are widened, and what was measured for bfloat16 holds."""
+    what = WHAT | {"shapes": [(64, 256)], "rows": [1, 16], "pairs": [("mxfp4", None), ("nvfp4", None)]}
+    what["dtypes"] = [torch.bfloat16, torch.float8_e4m3fn]
+    for gpu, count in ((GPU, 4), (GPU._replace(scaled_target="sm_100"), 5)):
+        path.unlink(missing_ok=True)
+        tune.tune(path, gpu, 1e9, **what)
+        measured = [configs.Problem(**e["problem"]) for e in json.loads(path.read_text())["entries"]]
+        assert len(measured) == count and [p.x for p in measured if p.kernel == "gemm_scaled"] == ["e4m3"] * (count - 4)
+
+
 def test_no_time_measures_nothing(path):
     tune.tune(path, GPU, 0, **WHAT)
     assert not path.exists()

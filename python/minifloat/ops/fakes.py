@@ -14,13 +14,13 @@ def plan_fields(plan: torch.Tensor) -> np.void:
 
 
 @torch.library.register_fake("minifloat::linear")
-def _linear(x, weight, plan, bias, out_features):
-    # float8 x (CUDA, float contract) gives bfloat16, every other x its own type
+def linear(x, weight, plan, bias, out_features):
+    # float8 x (on a GPU) gives bfloat16, every other x its own type
     return x.new_empty((*x.shape[:-1], out_features), dtype=torch.bfloat16 if x.dtype.itemsize == 1 else x.dtype)
 
 
 @torch.library.register_fake("minifloat::linear_backward")
-def _linear_backward(grad, weight, plan, in_features):
+def linear_backward(grad, weight, plan, in_features):
     return grad.new_empty((*grad.shape[:-1], in_features))
 
 

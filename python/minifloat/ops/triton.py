@@ -14,8 +14,9 @@ from importlib.metadata import version
 import numpy as np
 import torch
 
-from ..kernels.triton import configs  # needs no Triton
+from ..kernels.triton import configs, scaled  # need no Triton
 from ..kernels.triton.configs import GEMV_ROWS, Gpu, Problem, kind_of, target_of
+from . import fakes
 from .records import OPERAND, plan_record
 from .triton_checks import (
     as_rows,
@@ -33,7 +34,7 @@ from .triton_checks import (
     operand_bytes,
 )
 from .triton_kernels import kernels
-from .triton_plan import X_TYPES, TritonPlan, plan_of
+from .triton_plan import FLOAT8, X_TYPES, TritonPlan, plan_of
 
 RAW_SCALES = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # others: uint8 codes
 
@@ -84,12 +85,20 @@ def gpu_of(device: torch.device) -> Gpu:
     if device.type != "cuda":
         return Gpu("", "", 0)
     properties = torch.cuda.get_device_properties(device)
-    target = "gfx942" if torch.version.hip else target_of((properties.major, properties.minor))
-    return Gpu(properties.name, target, getattr(properties, "shared_memory_per_block_optin", 0))
+    capability = properties.major, properties.minor
+    targets = ("gfx942", "") if torch.version.hip else (target_of(capability), scaled.target_of(capability))
+    return Gpu(properties.name, targets[0], getattr(properties, "shared_memory_per_block_optin", 0), targets[1])
+
+
+def multiplied_type(p: TritonPlan, m: int, dtype: torch.dtype, gpu: Gpu) -> torch.dtype:
+    """The type in which x is multiplied: 8-bit floats as they are where that can be, else as bfloat16 (exact)."""
+    return torch.bfloat16 if dtype in FLOAT8 and not scaled.multiplies(p.scaled_format, m, gpu) else dtype
 
 
 def problem_of(p: TritonPlan, m: int, dtype: torch.dtype) -> Problem:
-    """What is to be multiplied, as the configs are chosen by it."""
+    """What is to be multiplied, as the configs are chosen by it. dtype: of multiplied_type."""
+    if dtype in FLOAT8:
+        return Problem("gemm_scaled", p.w.bits, "plain", p.w.group, FLOAT8[dtype], m, p.n, p.k)
     if p.exact:
         kind = kind_of(p.fold.aligned, p.fold.products)
         return Problem("gemm_exact", p.w.bits, kind, p.fold.length, X_TYPES[dtype], m, p.n, p.k)
@@ -101,7 +110,7 @@ def problem_of(p: TritonPlan, m: int, dtype: torch.dtype) -> Problem:
 
 
 def linear(x, weight, plan, bias, out_features):
-    """minifloat::linear: see csrc/linear.cpp."""
+    """minifloat::linear: see csrc/linear.cpp, and csrc/cuda.cpp for 8-bit floats, whose y is bfloat16."""
     p = plan_of(plan)
     check_weight(p, weight, n=out_features)
     rows = as_rows(x, p.k, "linear", weight.device)
@@ -110,8 +119,10 @@ def linear(x, weight, plan, bias, out_features):
         bias = bias.float().contiguous()
     fold = p.fold if p.exact else None
     with _on(x):
+        rows = rows.to(multiplied_type(p, rows.shape[0], rows.dtype, gpu_of(x.device)))
         if rows.shape[0] == 0 or p.n == 0 or p.k == 0:
-            y = rows.new_zeros(rows.shape[0], p.n) + (0 if bias is None else bias.to(x.dtype))
+            y_type = torch.bfloat16 if x.dtype in FLOAT8 else x.dtype
+            y = rows.new_zeros(rows.shape[0], p.n, dtype=y_type) + (0 if bias is None else bias.to(y_type))
         elif p.exact:
             y = _exact(p, rows, weight, bias, fold)
         else:
@@ -122,6 +133,9 @@ def linear(x, weight, plan, bias, out_features):
 def _float(p: TritonPlan, x, weight, bias):
     problem = problem_of(p, x.shape[0], x.dtype)
     config = configs.choose(problem, gpu_of(x.device))
+    if problem.kernel == "gemm_scaled":
+        formats = p.scaled_format, FLOAT8[x.dtype]
+        return kernels().gemm_scaled.linear(x, weight, bias, p.w, *formats, p.layout, p.n, config)
     common = (x, weight, bias, p.table(x.device), p.w, p.layout, p.n)
     if problem.kernel == "gemv_float":
         return kernels().gemv_float.linear(*common, config)
@@ -270,12 +284,8 @@ def _register() -> torch.library.Library:
     for key in ("CPU", "CUDA"):
         library.impl("triton_linear", linear, key)
         library.impl("triton_linear_backward", linear_backward, key)
-    torch.library.register_fake(
-        "minifloat::triton_linear", lambda x, weight, plan, bias, n: x.new_empty((*x.shape[:-1], n)), lib=library
-    )
-    torch.library.register_fake(
-        "minifloat::triton_linear_backward", lambda g, weight, plan, k: g.new_empty((*g.shape[:-1], k)), lib=library
-    )
+    torch.library.register_fake("minifloat::triton_linear", fakes.linear, lib=library)
+    torch.library.register_fake("minifloat::triton_linear_backward", fakes.linear_backward, lib=library)
     torch.library.register_autograd("minifloat::triton_linear", _backward, setup_context=_setup_context, lib=library)
     for op in (linear, linear_backward, pack_weight, restore_weight, pack, unpack, quantize, dequantize):
         if not torch._C._dispatch_has_kernel_for_dispatch_key(f"minifloat::{op.__name__}", "CUDA"):

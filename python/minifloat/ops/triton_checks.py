@@ -7,7 +7,7 @@ import math
 import torch
 
 from .records import OPERAND
-from .triton_plan import X_TYPES, TritonPlan
+from .triton_plan import FLOAT8, X_TYPES, TritonPlan
 
 # The names that C++ prints.
 _TYPE_NAMES = {"float64": "Double", "float32": "Float", "float16": "Half", "bfloat16": "BFloat16", "bool": "Bool"}
@@ -41,13 +41,14 @@ def check_weight(p: TritonPlan, weight: torch.Tensor, n: int | None = None, k: i
 
 
 def as_rows(x: torch.Tensor, k: int, op: str, device: torch.device | None = None) -> torch.Tensor:
-    """x as a contiguous matrix with k columns. device: where the weight is."""
+    """x as a contiguous matrix with k columns. device: where the weight is that x, of 8-bit floats too, is for."""
     if device is not None and x.device != device:
         raise ValueError(
             f"{op}: x is on {x.device} but the weight is on {'the CPU' if device.type == 'cpu' else device}"
         )
-    if x.dtype not in X_TYPES:
-        raise ValueError(f"{op}: x is {type_name(x.dtype)}; expected float32, bfloat16 or float16")
+    if x.dtype not in X_TYPES and (device is None or x.dtype not in FLOAT8):
+        more = " or float16" if device is None else ", float16, float8_e4m3fn or float8_e5m2"
+        raise ValueError(f"{op}: x is {type_name(x.dtype)}; expected float32, bfloat16{more}")
     if x.dim() < 1 or x.shape[-1] != k:
         raise ValueError(f"{op}: x has shape {list(x.shape)} but the weight has K={k}")
     return (x if x.dim() == 2 else x.reshape(math.prod(x.shape[:-1]), k)).contiguous()

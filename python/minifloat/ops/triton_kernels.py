@@ -14,7 +14,16 @@ def kernels():
     """
     try:
         from ..kernels import triton
-        from ..kernels.triton import configs, gemm_exact, gemm_float, gemv_float, operand, pack, quantize  # noqa: F401
+        from ..kernels.triton import (  # noqa: F401
+            configs,
+            gemm_exact,
+            gemm_float,
+            gemm_scaled,
+            gemv_float,
+            operand,
+            pack,
+            quantize,
+        )
     except ModuleNotFoundError as error:
         if error.name != "triton":
             raise

@@ -14,6 +14,7 @@ from .triton_kernels import kernels
 CARRIER_NAMES = {number: name for name, number in CARRIERS.items()}
 CARRIER_NAMES[CARRIERS["int16_windows"]] = "float64"  # what the CPU has for some of those
 X_TYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+FLOAT8 = {torch.float8_e4m3fn: "e4m3", torch.float8_e5m2: "e5m2"}  # and what tl.dot_scaled calls them
 LARGEST_VALUE = 2.0**96
 _plans = WeakTensorKeyDictionary()
 
@@ -22,7 +23,7 @@ class TritonPlan:
     """A plan record as the kernels take it, with its tables on each device that was asked for."""
 
     def __init__(self, record: np.void):
-        from ..kernels.triton import operand
+        from ..kernels.triton import operand, scaled
 
         self.n, self.k = int(record["n"]), int(record["k"])
         self.carrier = CARRIER_NAMES[int(record["carrier"])]
@@ -34,6 +35,7 @@ class TritonPlan:
                 "the triton backend sums values before they are scaled, and this format's go beyond 2**96, where "
                 "float32 sums overflow: use the cpu or reference backend"
             )
+        self.scaled_format = "" if self.exact else scaled.format_of(self.weight, self.w)
         self.parts = {dtype: operand.parts_of(self.weight, name) for dtype, name in X_TYPES.items()}
         self.fold_length = int(record["fold"])
         if self.exact:
