@@ -44,6 +44,8 @@ def test_one_row_and_many_outputs(isa, weight):
         for w, a in (
             ("row", "int8-row"),
             ("g32", "int8-row"),
+            ("g32-e8m0", "int8-row"),
+            ("g32-e8m0", "int8-g32"),
             ("g16-bf16", "int8-row"),
             ("g16", "int8-g16"),
             ("g24", "int7-row"),
