@@ -89,6 +89,7 @@ MF_INLINE void add_span(const Source* sources, int64_t half, const int8_t* const
     } else {
       for_count<kQuads>([&](auto q) MF_ALWAYS_INLINE {
         for_count<kPanels>([&](auto i) MF_ALWAYS_INLINE {
+          if constexpr (kPanels > 1) sources[i].template fetch<q>(half);
           const auto w = weights(q, i);
           MF_UNROLL for (int r = 0; r < kRows; ++r) multiply_add(q, i, r, w);
         });
