@@ -68,7 +68,7 @@ def test_tritons_cases_are_of_every_kind():
     specs = [mf.QuantSpec.parse(weight) for weight, _ in TRITON]
     assert {bits for _, bits in made.values()} == {spec.format.bits for spec in specs} == {2, 3, 4, 6, 8}
     assert {spec.group_size for spec in specs} == {None, 32, 128}
-    assert len({activation for _, activation in TRITON}) == 2
+    assert {activation for _, activation in TRITON} == {None, "int8-row", "float8"}
 
 
 TRITON_SCRIPT = """
@@ -77,14 +77,14 @@ from benchmarks.gpu.contenders import Triton
 from benchmarks.gpu.measure import attempt
 x, w = torch.randn(3, 256).half(), torch.randn(300, 256).half()
 results = []
-for weight, activation in (("int4-g128", None), ("int4-g128", "int8-row"), ("mxfp4", None)):
+for weight, activation in (("mxfp4", "float8"), ("int4-g128", None), ("int4-g128", "int8-row"), ("mxfp4", None)):
     contender = Triton(weight, activation)
     calls = contender(x, w, 2)
     ys = [call() for call in calls]
     assert len(calls) == 2 and torch.equal(*ys) and torch.equal(ys[0][:, :44], ys[0][:, 256:]), "outputs repeated"
     layouts = contender._prepared(w, 2)[2]
     assert layouts[0].data_ptr() != layouts[1].data_ptr(), "a weight of its own"
-    results.append(attempt(contender, x[:1] if weight == "mxfp4" else x, w, 2, len))
+    results.append(attempt(contender, x[:1] if (weight, activation) == ("mxfp4", None) else x, w, 2, len))
 ys[0][1, 5] += 10
 try:
     contender.check(x, w, ys[0])
@@ -103,7 +103,7 @@ def test_triton_is_measured_on_its_own_kernels():
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     *results, wrong = json.loads(done.stdout)
-    assert [r["kernel"] for r in results] == ["gemm_float", "gemm_exact", "gemv_float"]
+    assert [r["kernel"] for r in results] == ["gemm_float", "gemm_float", "gemm_exact", "gemv_float"]
     for result in results:
         assert result["config"].startswith("n") and " warps" in result["config"]
         assert result["time_us"] == 2 and 0 < result["error"] < 1e-2 and "route" not in result
