@@ -241,7 +241,7 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
       }
       begin += kStreams * apart;
     };
-    if (fused && a.m == 1) {  // longer folds, and those of more instructions, do not feel a choice
+    if (fused && a.m == 1) {  // in folds of 128 (int4) a compiled-in kind of scale gained nothing
       const bool powers = is_one_block(kMethod) && p.weight.scale_kind == kPowerOfTwo && has_plain_folds(p);
       if (powers) side_by_side(std::bool_constant<is_one_block(kMethod)>());
       else side_by_side(std::false_type());
