@@ -1,5 +1,8 @@
 """The quantize, dequantize, pack and layout ops against the emulator and the reference packing."""
 
+import mmap
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -136,3 +139,34 @@ def test_a_layout_of_several_huge_pages():
     for weight in (view, copy):
         assert torch.equal(torch.ops.minifloat.linear(x, weight, record, None, 600), want)
         assert torch.equal(mf.ops.restore(weight, record, q.spec, q.shape).packed, q.packed)
+
+
+def huge_page_bytes(address):
+    """How much of the mapping that holds the address lies on huge pages, by the kernel's own account."""
+    with open("/proc/self/smaps") as lines:
+        inside = False
+        for line in lines:
+            if mapping := re.match("([0-9a-f]+)-([0-9a-f]+) ", line):
+                inside = int(mapping[1], 16) <= address < int(mapping[2], 16)
+            elif inside and line.startswith("AnonHugePages:"):
+                return 1024 * int(line.split()[1])
+    raise AssertionError(f"no mapping holds address {address:#x}")
+
+
+def test_layouts_do_not_take_over_the_small_pages_of_freed_memory():
+    """malloc hands freed memory out again: layouts of the same process were found on small pages, at half the speed."""
+    size = 2**21
+    mapped = mmap.mmap(-1, 4 * size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        mapped.madvise(mmap.MADV_HUGEPAGE)
+    except (OSError, AttributeError):
+        pytest.skip("this system does not offer huge pages")
+    start = torch.frombuffer(mapped, dtype=torch.uint8).fill_(1).data_ptr()
+    if huge_page_bytes(start) < 2 * size:
+        pytest.skip("this system gave a mapping of 8 MiB no huge pages when it was asked for them")
+    for _ in range(2):  # from the second turn on glibc takes pieces this large from its heap
+        pieces = [torch.ones(6 * size, dtype=torch.uint8) for _ in range(12)]
+        del pieces[::2]
+    q = any_codes(mf.QuantSpec.parse("int8-row"), (1024, 4096))
+    layouts = [mf.ops.prepare(q, mf.QuantSpec.parse("int8-row"))[0] for _ in range(6)]
+    assert min(huge_page_bytes(layout.data_ptr()) for layout in layouts) >= 2 * size
