@@ -41,7 +41,7 @@ struct Avx512Vnni {
   };
   static constexpr bool kHasDot = true, kSelectsTables = false, kLooksUpInRows = true, kLooksUpQuads = false;
   static constexpr int kFusedRows = 4, kSelectRows = 4, kRows = 8;
-  static constexpr int kFloatRows = 8, kDoubleRows = 4, kStreams = 1;
+  static constexpr int kFloatRows = 8, kDoubleRows = 4, kStreams = 4;
 
   static MF_INLINE Bytes load(const uint8_t* at) { return _mm512_loadu_si512(at); }
   static MF_INLINE void store(uint8_t* at, Bytes b) { _mm512_storeu_si512(at, b); }

@@ -24,12 +24,15 @@ MF_INLINE void add_span(const Source* sources, int64_t half, const int8_t* const
   const int8_t* at[kRows];
   MF_UNROLL for (int r = 0; r < kRows; ++r) at[r] = x[r] + 16 * half;
   if constexpr (kMethod.kind == Method::kDot) {
-    static_assert(kPanels == 1);
+    static_assert(kPanels == 1 || kChains == 1);
     for_count<kQuads>([&](auto q) MF_ALWAYS_INLINE {
-      const Bytes w = sources->template quad<q % 4>(half + q / 4);
-      constexpr int kTo = kChains == 2 && q % 2 ? kRows : 0;
-      MF_UNROLL for (int r = 0; r < kRows; ++r)
-        sums.set(kTo + r, Isa::dot(sums.get(kTo + r), w, Isa::splat4(at[r] + 4 * q)));
+      for_count<kPanels>([&](auto i) MF_ALWAYS_INLINE {
+        if constexpr (kPanels > 1) sources[i].template fetch<q>(half);
+        const Bytes w = sources[i].template quad<q % 4>(half + q / 4);
+        constexpr int kTo = (kChains == 2 && q % 2 ? kRows : 0) + i * kRows;
+        MF_UNROLL for (int r = 0; r < kRows; ++r)
+          sums.set(kTo + r, Isa::dot(sums.get(kTo + r), w, Isa::splat4(at[r] + 4 * q)));
+      });
     });
   } else if constexpr (kMethod.kind == Method::kNibbles) {
     typename Isa::Shorts low[kPanels * kRows], high[kPanels * kRows];
