@@ -34,23 +34,42 @@ void round_to_bytes(const float* x, int64_t count, float step, float low, float 
   }
 }
 
-// Bytes cut off at +-limit, plus limit, and what was cut off.
-void cut_off(const int8_t* from, int64_t count, int8_t limit, uint8_t* kept, int8_t* rest) {
+// Bytes cut off at +-limit, plus `plus`, and what was cut off from those above and from those below.
+void cut_off(const int8_t* from, int64_t count, int8_t limit, int8_t plus, uint8_t* kept, uint8_t* over, uint8_t* under) {
   int64_t i = 0;
 #ifdef MINIFLOAT_AVX2
-  const __m256i high = _mm256_set1_epi8(limit), low = _mm256_set1_epi8(char(-limit));
+  const __m256i high = _mm256_set1_epi8(limit), low = _mm256_set1_epi8(char(-limit)), all_plus = _mm256_set1_epi8(plus);
   for (; i + 32 <= count; i += 32) {
     const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + i));
-    const __m256i clamped = _mm256_max_epi8(_mm256_min_epi8(bytes, high), low);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(kept + i), _mm256_add_epi8(clamped, high));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(rest + i), _mm256_sub_epi8(bytes, clamped));
+    const __m256i below = _mm256_min_epi8(bytes, high), clamped = _mm256_max_epi8(below, low);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(kept + i), _mm256_add_epi8(clamped, all_plus));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(over + i), _mm256_sub_epi8(bytes, below));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(under + i), _mm256_sub_epi8(clamped, below));
   }
 #endif
   for (; i < count; ++i) {
-    const int clamped = from[i] > limit ? limit : from[i] < -limit ? -limit : from[i];
-    kept[i] = uint8_t(clamped + limit);
-    rest[i] = int8_t(from[i] - clamped);
+    const int below = from[i] > limit ? limit : from[i], clamped = below < -limit ? -limit : below;
+    kept[i] = uint8_t(clamped + plus);
+    over[i] = uint8_t(from[i] - below);
+    under[i] = uint8_t(clamped - below);
   }
+}
+
+// Of 32 bytes minus `plus`, in both halves: whether the squares of every fourth two (those at 0, 1, 4, 5 .. and at 2, 3, 6, 7 ..)
+// sum up to `most` or less.
+bool squares_within(const uint8_t* bytes, int8_t plus, int32_t most) {
+#ifdef MINIFLOAT_AVX2
+  const __m256i x = _mm256_sub_epi8(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes)), _mm256_set1_epi8(plus));
+  const __m256i first = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(x)), second = _mm256_cvtepi8_epi16(_mm256_extracti128_si256(x, 1));
+  const __m256i low = _mm256_madd_epi16(first, first), high = _mm256_madd_epi16(second, second);
+  const __m256i pairs = _mm256_add_epi32(_mm256_unpacklo_epi64(low, high), _mm256_unpackhi_epi64(low, high));
+  const __m128i sums = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+  return _mm_movemask_epi8(_mm_cmpgt_epi32(sums, _mm_set1_epi32(most))) == 0;
+#else
+  int32_t sums[4] = {};
+  for (int i = 0; i < 32; ++i) sums[i / 16 * 2 + i % 4 / 2] += (bytes[i] - plus) * (bytes[i] - plus);
+  return sums[0] <= most && sums[1] <= most && sums[2] <= most && sums[3] <= most;
+#endif
 }
 
 int32_t sum_of_bytes(const int8_t* from, int64_t count) {

@@ -76,7 +76,7 @@ inline constexpr MethodLine kMethods[] = {
      [](int bits, Lookup l) { return l == Lookup::kTable ? bits == 5 : bits == 6; }},
     {"offset1", {Method::kOffset, 1}, [](const Plan& p) { return p.depth >= 1; },
      [](int bits, Lookup l) { return l == Lookup::kMagnitudes || (l == Lookup::kTable ? bits >= 4 && bits <= 7 : bits >= 7); }},
-    {"clamped2", {Method::kClamped, 2}, clamps_activations, [](int bits, Lookup) { return bits >= 7; }},
+    {"clamped4", {Method::kClamped, 4}, clamps_activations, [](int bits, Lookup) { return bits >= 7; }},
     {"signed1", {Method::kSigned, 1}, [](const Plan& p) { return p.signed_depth >= 1; },
      [](int bits, Lookup l) { return l == Lookup::kTable ? bits >= 7 : bits == 8; }},
     {"nibbles", {Method::kNibbles, 1}, [](const Plan&) { return true; },

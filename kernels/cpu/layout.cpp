@@ -74,22 +74,23 @@ class Marker {
     for (size_t i = 0; i < sums_.size(); ++i)
       if (sums_[i] * plan_.largest_activation > 32767) marks[i / 2 * kSpan / kBlock] = 1;
   }
-  // A pair of products with clamped activations plus kClamp, which are 0 .. 2 kClamp, and two pairs with clamped activations.
+  // Octets where a pair of products with activations plus kClamp, which are 0 .. 2 kClamp, could be too large, and both of a
+  // span where a norm is.
   void mark_octets(const std::vector<uint8_t>& stored, uint8_t* marks) {
     const Operand& o = plan_.weight;
     grid_.assign(plan_.k_padded, o.grid[o.code_flip]);
     for (int64_t k = 0; k < plan_.k; ++k) grid_[padded_position(plan_, k)] = o.grid[stored[k] ^ o.code_flip];
-    for (int64_t at = 0; at < plan_.k_padded; at += kOctet) {
-      for (int64_t lane = at; lane < at + 4; lane += 2) {
-        int64_t size = 0, most = 0;
-        for (int64_t k : {lane, lane + 4}) {
-          const int64_t up = std::max<int64_t>(grid_[k], 0) + std::max<int64_t>(grid_[k + 1], 0);
-          const int64_t down = up - grid_[k] - grid_[k + 1];
-          most = std::max({most, up, down});
-          size += up + down;
-        }
-        if (most * 2 * kClamp > 32767 || size * kClamp > 32767) marks[at / kBlock] |= 1 << (at % kBlock / kOctet);
+    for (int64_t span = 0; span < plan_.k_padded; span += kSpan) {
+      int64_t squares[2] = {}, most[2] = {};  // of each half of the quads, of each octet
+      for (int64_t i = 0; i < kSpan; i += 2) {
+        const int64_t a = grid_[span + i], b = grid_[span + i + 1];
+        const int64_t up = std::max<int64_t>(a, 0) + std::max<int64_t>(b, 0);
+        squares[i % 4 / 2] += a * a + b * b;
+        most[i / kOctet] = std::max({most[i / kOctet], up, up - a - b});
       }
+      const bool large = std::max(squares[0], squares[1]) > kWeightNorm * kWeightNorm;
+      for (int i = 0; i < 2; ++i)
+        if (large || most[i] * 2 * kClamp > 32767) marks[span / kBlock] |= 1 << (span % kBlock / kOctet + i);
     }
   }
   void mark_windows(const std::vector<uint8_t>& stored, uint8_t* marks) const {

@@ -1,10 +1,12 @@
 // y = x @ w.T with weights and activations of 8 bits, whose products leave room for one pair in int16 (clamps_activations).
 //
 // vpmaddubsw multiplies unsigned by signed bytes. Activations cut off at +-kClamp and made unsigned by adding kClamp need
-// nothing done for their signs, and two pairs of products with weights fit an int16 sum that starts with -kClamp times the
-// weights' sum, whatever wraps on the way; but for few weights, whose octets (8 k's of 16 outputs) the layout marks. So
+// nothing done for their signs, and one int16 sum takes the products of four quads, if it starts with -kClamp times the weights'
+// sum, whatever wraps on the way: the sum itself is at most the norm of its 8 weights times that of its 8 activations, and both
+// are small but for few spans (16 k's). Activations there are cut off further down, and weights are halved, in the octets
+// (8 k's of 16 outputs) that the layout marks. So
 //
-//   x w = clamped(x) w' + (x - clamped(x)) w' + x (w - w')
+//   x w = kept(x) w' + (x - kept(x)) w' + x (w - w')
 //
 // where w' = w but in marked octets, where it is half of it. The second term is of few quads of a row, the third of few octets.
 #pragma once
@@ -15,136 +17,168 @@
 namespace minifloat {
 namespace {
 
-constexpr int kOctetBytes = kOctet * kPanel;
+constexpr int kOctetBytes = kOctet * kPanel, kSpanBytes = kSpan * kPanel;
+
+// Of one sign, what was cut off from a call's activations.
+struct CutOff {
+  struct Quad {
+    int32_t at;  // which quad of the row
+    uint8_t digits[4];
+  };
+  std::vector<Quad> quads;      // row by row
+  std::vector<int64_t> begins;  // (m * folds + 1): where those of a row's fold begin
+};
 
 // What a call's activations are made into, once for all panels.
 struct ClampedRows {
-  struct Rest {
-    int32_t quad;  // of the row
-    int8_t digits[4];
-  };
-  std::vector<uint8_t> digits;  // (m, k_padded)
-  std::vector<Rest> rests;      // what was cut off, row by row
-  std::vector<int64_t> begins;  // (m * folds + 1): where the rests of a row's fold begin
+  std::vector<uint8_t> kept;  // (m, k_padded), plus kClamp
+  CutOff above, below;
 
-  explicit ClampedRows(const LinearArgs& a) : digits(a.m * a.plan->k_padded), begins{0} {
+  explicit ClampedRows(const LinearArgs& a) : kept(a.m * a.plan->k_padded) {
     const Plan& p = *a.plan;
-    begins.reserve(a.m * p.folds + 1);
     const int64_t length = p.fold_padded;
-    std::vector<int8_t> rest(length);
-    std::vector<Rest> of_fold(length / 4 + 1);  // one more, where what is not kept goes
+    std::vector<uint8_t> over(length), under(length);
+    std::vector<CutOff::Quad> found(length / 4 + 1);  // one more, where what is not kept goes
+    above.begins = below.begins = {0};
     for (int64_t i = 0; i < a.m * p.folds; ++i) {
-      cut_off(static_cast<const int8_t*>(a.x.digits) + i * length, length, kClamp, digits.data() + i * length, rest.data());
-      const int32_t quads = int32_t(length / 4), first = int32_t(i % p.folds) * quads;
-      Rest* end = of_fold.data();
-      for (int32_t q = 0; q < quads; ++q) {
-        uint32_t word;
-        __builtin_memcpy(&word, rest.data() + 4 * q, 4);
-        end->quad = first + q;
-        __builtin_memcpy(end->digits, &word, 4);
-        end += word != 0;
+      const int8_t* x = static_cast<const int8_t*>(a.x.digits) + i * length;
+      uint8_t* to = kept.data() + i * length;
+      cut_off(x, length, kClamp, kClamp, to, over.data(), under.data());
+      for (int64_t k = 0; k < length; k += 2 * kSpan) {
+        if (squares_within(to + k, kClamp, kActivationNorm * kActivationNorm)) continue;
+        cut_off(x + k, 2 * kSpan, kClampOfFull, kClamp, to + k, over.data() + k, under.data() + k);
       }
-      rests.insert(rests.end(), of_fold.data(), end);
-      begins.push_back(int64_t(rests.size()));
+      const int32_t first = int32_t(i % p.folds * (length / 4));
+      collect(over, first, found, above);
+      collect(under, first, found, below);
     }
   }
-};
-
-// Octets of a decoded panel, and what their int16 sums start with.
-template <class Isa>
-struct Octets {
-  Scratch digits, starts;  // (count, 2 quads, kRowBytes), (count, kRowBytes)
-  explicit Octets(const Plan& p) : digits(p.k_padded * kPanel), starts(p.k_padded / kOctet * kRowBytes) {}
-  MF_INLINE void set(int64_t i, typename Isa::Bytes shift, typename Isa::Bytes w0, typename Isa::Bytes w1) {
-    Isa::store(digits.data + i * kOctetBytes, w0);
-    Isa::store(digits.data + i * kOctetBytes + kRowBytes, w1);
-    const auto sum = Isa::add16(Isa::pair_dot(shift, w0), Isa::pair_dot(shift, w1));
-    Isa::store(starts.data + i * kRowBytes, Isa::sub16(Isa::zero_bytes(), sum));
+  static void collect(const std::vector<uint8_t>& cut, int32_t first, std::vector<CutOff::Quad>& found, CutOff& to) {
+    CutOff::Quad* end = found.data();
+    for (size_t k = 0; k < cut.size(); k += 4) {
+      uint32_t word;
+      __builtin_memcpy(&word, cut.data() + k, 4);
+      end->at = first + int32_t(k / 4);
+      __builtin_memcpy(end->digits, &word, 4);
+      end += word != 0;
+    }
+    to.quads.insert(to.quads.end(), found.data(), end);
+    to.begins.push_back(int64_t(to.quads.size()));
   }
 };
 
-// A decoded panel: w' of all octets, and w - w' of those that are marked.
+// A decoded panel: w' of all quads, and w - w' of those in marked octets.
 template <class Isa>
 struct HalvedPanel {
-  Octets<Isa> halved, rest;
-  std::vector<int32_t> rest_at;    // where the marked octets' activations stand in a row
-  std::vector<int64_t> rest_ends;  // (folds)
+  Scratch digits, starts;            // (quads, kRowBytes), and what the int16 sums of a span start with: (spans, kRowBytes)
+  Scratch rests, rest_starts;        // (octets, kOctetBytes), (octets, kRowBytes), of w - w'
+  std::vector<int32_t> rest_at;      // where the marked octets' activations stand in a row
+  std::vector<int64_t> rest_ends;    // (folds)
 
-  explicit HalvedPanel(const Plan& p) : halved(p), rest(p), rest_ends(p.folds) {}
+  explicit HalvedPanel(const Plan& p)
+      : digits(p.k_padded * kPanel),
+        starts(p.k_padded / kSpan * kRowBytes),
+        rests(p.k_padded * kPanel),
+        rest_starts(p.k_padded / kOctet * kRowBytes),
+        rest_ends(p.folds) {}
 
   template <class Source>
   void decode(const Plan& p, const Panel& panel, const Source& source) {
     rest_at.clear();
     for (int64_t f = 0, block = 0; f < p.folds; ++f) {
       for (; block * kBlock < (f + 1) * p.fold_padded; ++block) {
-        const auto shift = Isa::splat_byte(kClamp);
-        for_count<4>([&](auto i) MF_ALWAYS_INLINE {
-          halved.set(4 * block + i, shift, source.template quad<2 * i % 4>(2 * block + i / 2),
-                     source.template quad<2 * i % 4 + 1>(2 * block + i / 2));
+        for_count<8>([&](auto q) MF_ALWAYS_INLINE {
+          Isa::store(digits.data + (8 * block + q) * kRowBytes, source.template quad<q % 4>(2 * block + q / 4));
         });
         if (panel.marks[block])
-          for (int i = 0; i < 4; ++i)
-            if (panel.marks[block] >> i & 1) halve(4 * block + i);
+          for (int i = 0; i < kBlock / kOctet; ++i)
+            if (panel.marks[block] >> i & 1) halve(kBlock / kOctet * block + i);
+        for (int64_t span = block * kBlock / kSpan; span < (block + 1) * kBlock / kSpan; ++span)
+          Isa::store(starts.data + span * kRowBytes, start_of<4>(digits.data + span * kSpanBytes, kClamp));
       }
       rest_ends[f] = int64_t(rest_at.size());
     }
   }
+  // What sums of kQuads quads start with where `plus` is added to their activations.
+  template <int kQuads>
+  static MF_INLINE typename Isa::Shorts start_of(const uint8_t* quads, int plus) {
+    auto sum = Isa::zero_bytes();
+    for_count<kQuads>([&](auto q) MF_ALWAYS_INLINE {
+      sum = Isa::sub16(sum, Isa::pair_dot(Isa::splat_byte(plus), Isa::load(quads + q * kRowBytes)));
+    });
+    return sum;
+  }
   __attribute__((noinline)) void halve(int64_t octet) {
-    const auto w0 = Isa::load(halved.digits.data + octet * kOctetBytes);
-    const auto w1 = Isa::load(halved.digits.data + octet * kOctetBytes + kRowBytes);
-    const auto half0 = Isa::half8(w0), half1 = Isa::half8(w1);
-    halved.set(octet, Isa::splat_byte(kClamp), half0, half1);
-    rest.set(int64_t(rest_at.size()), Isa::splat_byte(128), Isa::sub8(w0, half0), Isa::sub8(w1, half1));
+    uint8_t* const rest = rests.data + rest_at.size() * kOctetBytes;
+    for (int i = 0; i < 2; ++i) {
+      uint8_t* const at = digits.data + octet * kOctetBytes + i * kRowBytes;
+      const auto w = Isa::load(at), half = Isa::half8(w);
+      Isa::store(at, half);
+      Isa::store(rest + i * kRowBytes, Isa::sub8(w, half));
+    }
+    Isa::store(rest_starts.data + rest_at.size() * kRowBytes, start_of<2>(rest, 128));
     rest_at.push_back(int32_t(octet * kOctet));
   }
 };
 
-// Adds the products of an octet and kRows rows: the unsigned bytes at x[r] + at, to which kPlus is added first.
-template <class Isa, int kRows, int kPlus, class Octets, class Sums>
-MF_INLINE void add_octet(const Octets& octets, int64_t i, const int8_t* const* x, int64_t at, Sums& sums) {
-  const uint8_t* digits = octets.digits.data + i * kOctetBytes;
-  const auto w0 = Isa::load(digits), w1 = Isa::load(digits + kRowBytes);
-  const auto start = Isa::load(octets.starts.data + i * kRowBytes);
-  const auto quad = [](const int8_t* at) MF_ALWAYS_INLINE {
-    return kPlus ? Isa::add8(Isa::splat4(at), Isa::splat_byte(kPlus)) : Isa::splat4(at);
-  };
-  MF_UNROLL for (int r = 0; r < kRows; ++r) {
-    const auto first = Isa::add16(start, Isa::pair_dot(quad(x[r] + at), w0));
-    sums.set(r, Isa::widen_add(sums.get(r), Isa::add16(first, Isa::pair_dot(quad(x[r] + at + 4), w1)), 1));
+template <class Isa, int kRows>
+struct ClampedTile {
+  RegisterSums<Isa, kRows> sums{nullptr};
+
+  // The products of kQuads quads and kRows rows: the unsigned bytes at x[r], to which kPlus is added first.
+  template <int kQuads, int kPlus>
+  MF_INLINE void add(const uint8_t* quads, const uint8_t* start, const uint8_t* const* x, int64_t at) {
+    typename Isa::Shorts partial[kRows];
+    for_count<kQuads>([&](auto q) MF_ALWAYS_INLINE {
+      const auto w = Isa::load(quads + q * kRowBytes);
+      MF_UNROLL for (int r = 0; r < kRows; ++r) {
+        auto a = Isa::splat4(reinterpret_cast<const int8_t*>(x[r] + at + 4 * q));
+        if constexpr (kPlus) a = Isa::add8(a, Isa::splat_byte(kPlus));
+        partial[r] = Isa::add16(q == 0 ? Isa::load(start) : partial[r], Isa::pair_dot(a, w));
+        if constexpr (q == kQuads - 1) sums.set(r, Isa::widen_add(sums.get(r), partial[r], 1));
+      }
+    });
   }
-}
+  // What was cut off from row r: kSign times the digits from `begin` to `end`.
+  template <int kSign>
+  MF_INLINE void add_cut(const HalvedPanel<Isa>& w, int r, const CutOff& cut, const int64_t* begin) {
+    for (int64_t i = begin[0]; i < begin[1]; ++i) {
+      const CutOff::Quad& quad = cut.quads[i];
+      const auto digits = Isa::splat4(reinterpret_cast<const int8_t*>(quad.digits));
+      sums.set(r, Isa::widen_add(sums.get(r), Isa::pair_dot(digits, Isa::load(w.digits.data + quad.at * kRowBytes)), kSign));
+    }
+  }
+};
 
 template <class Isa, int kRows>
 void clamped_tile(const LinearArgs& a, const ClampedRows& rows, const ScaledPanel<Isa>& panel, const HalvedPanel<Isa>& w,
                   int64_t m, Ahead ahead) {
   const Plan& p = *a.plan;
-  const int8_t *x[kRows], *uncut[kRows];
+  const uint8_t *kept[kRows], *whole[kRows];
   MF_UNROLL for (int r = 0; r < kRows; ++r) {
-    x[r] = reinterpret_cast<const int8_t*>(rows.digits.data()) + (m + r) * p.k_padded;
-    uncut[r] = static_cast<const int8_t*>(a.x.digits) + (m + r) * p.k_padded;
+    kept[r] = rows.kept.data() + (m + r) * p.k_padded;
+    whole[r] = static_cast<const uint8_t*>(a.x.digits) + (m + r) * p.k_padded;
   }
   TileOutputs<Isa, 1, kRows, false> outputs(a, &panel, m);
-  int64_t block = 0, rest = 0;
+  int64_t span = 0, rest = 0;
   for (int64_t f = 0; f < p.folds; ++f) {
-    RegisterSums<Isa, kRows> sums(nullptr);
-    MF_UNROLL for (int r = 0; r < kRows; ++r) sums.set(r, Isa::splat_int(0));
-    for (; block * kBlock < (f + 1) * p.fold_padded; ++block) {
-      for_count<4>([&](auto i) MF_ALWAYS_INLINE {
-        add_octet<Isa, kRows, 0>(w.halved, 4 * block + i, x, block * kBlock + i * kOctet, sums);
+    ClampedTile<Isa, kRows> tile;
+    MF_UNROLL for (int r = 0; r < kRows; ++r) tile.sums.set(r, Isa::splat_int(0));
+    for (; span * kSpan < (f + 1) * p.fold_padded; span += kBlock / kSpan) {
+      for_count<kBlock / kSpan>([&](auto i) MF_ALWAYS_INLINE {
+        tile.template add<4, 0>(w.digits.data + (span + i) * kSpanBytes, w.starts.data + (span + i) * kRowBytes, kept,
+                                (span + i) * kSpan);
       });
       ahead.fetch();
     }
-    for (; rest < w.rest_ends[f]; ++rest) add_octet<Isa, kRows, 128>(w.rest, rest, uncut, w.rest_at[rest], sums);
+    for (; rest < w.rest_ends[f]; ++rest)
+      tile.template add<2, 128>(w.rests.data + rest * kOctetBytes, w.rest_starts.data + rest * kRowBytes, whole, w.rest_at[rest]);
     MF_UNROLL for (int r = 0; r < kRows; ++r) {
-      const int64_t* begins = rows.begins.data() + (m + r) * p.folds + f;
-      for (int64_t i = begins[0]; i < begins[1]; ++i) {
-        const ClampedRows::Rest& cut = rows.rests[i];
-        const auto digits = Signed<Isa>::of(Isa::load(w.halved.digits.data + cut.quad * kRowBytes));
-        const auto product = Isa::pair_dot(digits.magnitude, Isa::sign8(Isa::splat4(cut.digits), digits.sign));
-        sums.set(r, Isa::widen_add(sums.get(r), product, 1));
-      }
+      const int64_t of_row = (m + r) * p.folds + f;
+      tile.template add_cut<1>(w, r, rows.above, rows.above.begins.data() + of_row);
+      tile.template add_cut<-1>(w, r, rows.below, rows.below.begins.data() + of_row);
     }
-    outputs.add_fold(f, 0, sums, 0);
+    outputs.add_fold(f, 0, tile.sums, 0);
     outputs.end_fold();
   }
   outputs.finish_all();
@@ -152,6 +186,7 @@ void clamped_tile(const LinearArgs& a, const ClampedRows& rows, const ScaledPane
 
 template <class Isa, int kBits, Lookup kLookup>
 void linear_clamped(const LinearArgs& a, const uint8_t* digits, int64_t begin, int64_t end) {
+  constexpr int kRows = 3;  // as many as the registers hold beside int16 sums that are four deep
   const Plan& p = *a.plan;
   const Layout l = layout_of(p);
   const ClampedRows rows(a);
@@ -160,10 +195,10 @@ void linear_clamped(const LinearArgs& a, const uint8_t* digits, int64_t begin, i
   for (int64_t i = begin; i < end; ++i) {
     const ScaledPanel<Isa> panel(p, l, a.weight, i, scales.data());
     w.decode(p, panel, PackedDigits<Isa, kBits, kLookup, true>(panel.codes, digits, p.offset));
-    for_tiles<Isa::kRows>(a.m, 0, l.blocks, panel.codes + l.panel_bytes, i + 1 < end ? l.panel_bytes : 0,
-                          [&](auto count, int64_t m, Ahead ahead) {
-                            clamped_tile<Isa, count>(a, rows, panel, w, m, ahead);
-                          });
+    for_tiles<kRows>(a.m, 0, l.blocks, panel.codes + l.panel_bytes, i + 1 < end ? l.panel_bytes : 0,
+                     [&](auto count, int64_t m, Ahead ahead) {
+                       clamped_tile<Isa, count>(a, rows, panel, w, m, ahead);
+                     });
   }
 }
 
