@@ -2,6 +2,8 @@
 // steps of its own. For instruction sets that say MINIFLOAT_AVX2 (their target regions define no macro); elsewhere plain.
 #pragma once
 
+#include <array>
+#include <bit>
 #include <cstdint>
 
 namespace minifloat {
@@ -70,6 +72,41 @@ bool squares_within(const uint8_t* bytes, int8_t plus, int32_t most) {
   for (int i = 0; i < 32; ++i) sums[i / 16 * 2 + i % 4 / 2] += (bytes[i] - plus) * (bytes[i] - plus);
   return sums[0] <= most && sums[1] <= most && sums[2] <= most && sums[3] <= most;
 #endif
+}
+
+// The words (four bytes) that are not 0, and first + their places; to `words` and `at`, which have room for 8 more than there are.
+// Returns how many.
+int64_t collect_words(const uint8_t* from, int64_t count, int32_t first, uint32_t* words, int32_t* at) {
+  int64_t found = 0, i = 0;
+#ifdef MINIFLOAT_AVX2
+  // By which of eight words are wanted: their places, in order.
+  static constexpr auto kPlaces = [] {
+    std::array<std::array<uint8_t, 8>, 256> places{};
+    for (int wanted = 0; wanted < 256; ++wanted)
+      for (int place = 0, to = 0; place < 8; ++place)
+        if (wanted >> place & 1) places[wanted][to++] = uint8_t(place);
+    return places;
+  }();
+  for (; i + 32 <= count; i += 32) {
+    const __m256i eight = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + i));
+    const __m256i zero = _mm256_cmpeq_epi32(eight, _mm256_setzero_si256());
+    const unsigned wanted = unsigned(_mm256_movemask_ps(_mm256_castsi256_ps(zero))) ^ 255;
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kPlaces[wanted].data()));
+    const __m256i places = _mm256_cvtepu8_epi32(bytes);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(words + found), _mm256_permutevar8x32_epi32(eight, places));
+    const __m256i before = _mm256_set1_epi32(first + int32_t(i / 4));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(at + found), _mm256_add_epi32(places, before));
+    found += std::popcount(wanted);
+  }
+#endif
+  for (; i < count; i += 4) {
+    uint32_t word;
+    __builtin_memcpy(&word, from + i, 4);
+    words[found] = word;
+    at[found] = first + int32_t(i / 4);
+    found += word != 0;
+  }
+  return found;
 }
 
 int32_t sum_of_bytes(const int8_t* from, int64_t count) {

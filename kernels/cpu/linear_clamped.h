@@ -19,14 +19,25 @@ namespace {
 
 constexpr int kOctetBytes = kOctet * kPanel, kSpanBytes = kSpan * kPanel;
 
-// Of one sign, what was cut off from a call's activations.
+constexpr int kCutsATime = 2;  // so that how often a loop over what was cut off turns is easier to foresee
+
+// Of one sign, what was cut off from a call's activations: fours of which not all are 0.
 struct CutOff {
-  struct Quad {
-    int32_t at;  // which quad of the row
-    uint8_t digits[4];
-  };
-  std::vector<Quad> quads;      // row by row
-  std::vector<int64_t> begins;  // (m * folds + 1): where those of a row's fold begin
+  std::vector<uint32_t> digits;  // of rows and their folds, filled up with zeros to multiples of kCutsATime
+  std::vector<int32_t> quads;    // which of the row
+  std::vector<int64_t> begins;   // (m * folds + 1): where those of a row's fold begin
+
+  explicit CutOff(const LinearArgs& a) : begins{0} { begins.reserve(a.m * a.plan->folds + 1); }
+  void add(const std::vector<uint8_t>& of_fold, int32_t first_quad) {
+    const size_t begin = begins.back();
+    if (digits.size() < begin + of_fold.size() / 4 + 8) {
+      digits.resize(2 * begin + of_fold.size() + 8);
+      quads.resize(digits.size());
+    }
+    size_t end = begin + collect_words(of_fold.data(), int64_t(of_fold.size()), first_quad, digits.data() + begin, quads.data() + begin);
+    for (; end % kCutsATime != 0; ++end) digits[end] = quads[end] = 0;
+    begins.push_back(int64_t(end));
+  }
 };
 
 // What a call's activations are made into, once for all panels.
@@ -34,12 +45,10 @@ struct ClampedRows {
   std::vector<uint8_t> kept;  // (m, k_padded), plus kClamp
   CutOff above, below;
 
-  explicit ClampedRows(const LinearArgs& a) : kept(a.m * a.plan->k_padded) {
+  explicit ClampedRows(const LinearArgs& a) : kept(a.m * a.plan->k_padded), above(a), below(a) {
     const Plan& p = *a.plan;
     const int64_t length = p.fold_padded;
     std::vector<uint8_t> over(length), under(length);
-    std::vector<CutOff::Quad> found(length / 4 + 1);  // one more, where what is not kept goes
-    above.begins = below.begins = {0};
     for (int64_t i = 0; i < a.m * p.folds; ++i) {
       const int8_t* x = static_cast<const int8_t*>(a.x.digits) + i * length;
       uint8_t* to = kept.data() + i * length;
@@ -49,21 +58,9 @@ struct ClampedRows {
         cut_off(x + k, 2 * kSpan, kClampOfFull, kClamp, to + k, over.data() + k, under.data() + k);
       }
       const int32_t first = int32_t(i % p.folds * (length / 4));
-      collect(over, first, found, above);
-      collect(under, first, found, below);
+      above.add(over, first);
+      below.add(under, first);
     }
-  }
-  static void collect(const std::vector<uint8_t>& cut, int32_t first, std::vector<CutOff::Quad>& found, CutOff& to) {
-    CutOff::Quad* end = found.data();
-    for (size_t k = 0; k < cut.size(); k += 4) {
-      uint32_t word;
-      __builtin_memcpy(&word, cut.data() + k, 4);
-      end->at = first + int32_t(k / 4);
-      __builtin_memcpy(end->digits, &word, 4);
-      end += word != 0;
-    }
-    to.quads.insert(to.quads.end(), found.data(), end);
-    to.begins.push_back(int64_t(to.quads.size()));
   }
 };
 
@@ -142,10 +139,12 @@ struct ClampedTile {
   // What was cut off from row r: kSign times the digits from `begin` to `end`.
   template <int kSign>
   MF_INLINE void add_cut(const HalvedPanel<Isa>& w, int r, const CutOff& cut, const int64_t* begin) {
-    for (int64_t i = begin[0]; i < begin[1]; ++i) {
-      const CutOff::Quad& quad = cut.quads[i];
-      const auto digits = Isa::splat4(reinterpret_cast<const int8_t*>(quad.digits));
-      sums.set(r, Isa::widen_add(sums.get(r), Isa::pair_dot(digits, Isa::load(w.digits.data + quad.at * kRowBytes)), kSign));
+    for (int64_t i = begin[0]; i < begin[1]; i += kCutsATime) {
+      MF_UNROLL for (int j = 0; j < kCutsATime; ++j) {
+        const auto digits = Isa::splat4(reinterpret_cast<const int8_t*>(&cut.digits[i + j]));
+        const auto weights = Isa::load(w.digits.data + int64_t(cut.quads[i + j]) * kRowBytes);
+        sums.set(r, Isa::widen_add(sums.get(r), Isa::pair_dot(digits, weights), kSign));
+      }
     }
   }
 };
