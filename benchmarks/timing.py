@@ -53,7 +53,7 @@ def measure(
 
     Every round has an order of its own, the same in every run, so that nobody always follows the same neighbour.
     Between two contenders the threads of the first go to sleep; where both have the same spinning pool, later, which is
-    why those whose threads spin for long come last. Short blocks are preceded by untimed calls, which bring the code
+    why those whose threads spin for long come last. Every block is preceded by untimed calls, which bring the code
     back into the caches and wake the contender's own threads.
     """
     repeats, spin_s = {}, PAUSE_S
@@ -71,7 +71,7 @@ def measure(
         for name in sorted(shuffled, key=lambda name: works[name].spin_s):
             work, count = works[name], repeats[name]
             spin_s = settle(spin_s, work, sleep)
-            for _ in range(min(count - 1, 2)):
+            for _ in range(2 if count > 2 else 1):
                 work.run()
             begin = clock()
             for _ in range(count):
