@@ -176,6 +176,24 @@ struct DecodedDigits {
   }
 };
 
+// A source whose digits are stored on the way, as DecodedDigits takes them: for the first of several tiles.
+template <class Isa, class Source>
+struct StoredDigits {
+  const Source& source;
+  uint8_t* to;
+
+  template <int kQuad>
+  MF_INLINE typename Isa::Bytes quad(int64_t half) const {
+    const auto digits = source.template quad<kQuad>(half);
+    Isa::store(to + (4 * half + kQuad) * kRowBytes, digits);
+    return digits;
+  }
+  template <int kQuad>
+  MF_INLINE Signed<Isa> signed_quad(int64_t half) const {
+    return Signed<Isa>::of(quad<kQuad>(half));
+  }
+};
+
 // The grid itself of a source of unsigned digits.
 template <class Isa, class Source>
 struct GridOf {

@@ -250,6 +250,9 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
       else side_by_side(std::false_type());
     }
   }
+  constexpr int kRows = rows_per_tile<Isa, kMethod>();
+  // The first tile of a panel decodes it for all: not where selecting from tables takes the registers.
+  constexpr bool kDecodesOnTheWay = kLookup == Lookup::kNone || kBits <= 4 || !Isa::kSelectsTables;
   Scratch decoded(fused ? 0 : l.blocks * 8 * kRowBytes);
   for (int64_t i = begin; i < end; ++i) {
     const ScaledPanel<Isa> panel(p, l, a.weight, i, scales.data());
@@ -261,16 +264,29 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
         continue;
       }
     }
+    const DecodedDigits<Isa> from{decoded.data};
+    const auto rest_of_tiles = [&](int64_t m, const uint8_t* next, int64_t next_bytes) {
+      for_tiles<kRows>(a.m, m, l.blocks, next, next_bytes, [&](auto rows, int64_t m, Ahead ahead) {
+        tile<Isa, kMethod, 1, rows>(call, &panel, &from, m, ahead);
+      });
+    };
+    const uint8_t* next = panel.codes + l.panel_bytes;
+    const int64_t next_bytes = i + 1 < end ? l.panel_bytes : 0;
+    if constexpr (kDecodesOnTheWay) {
+      if (a.m >= kRows) {
+        const StoredDigits<Isa, Source> on_the_way{source, decoded.data};
+        const int64_t step = ahead_step(next_bytes, ceil_div(a.m, kRows) * l.blocks);
+        tile<Isa, kMethod, 1, kRows>(call, &panel, &on_the_way, 0, {next, step});
+        rest_of_tiles(kRows, next + step * l.blocks, std::max<int64_t>(next_bytes - step * l.blocks, 0));
+        continue;
+      }
+    }
     for (int64_t b = 0; b < l.blocks; ++b) {
       for_count<8>([&](auto q) MF_ALWAYS_INLINE {
         Isa::store(decoded.data + (8 * b + q) * kRowBytes, source.template quad<q % 4>(2 * b + q / 4));
       });
     }
-    const DecodedDigits<Isa> from{decoded.data};
-    for_tiles<rows_per_tile<Isa, kMethod>()>(a.m, 0, l.blocks, panel.codes + l.panel_bytes, i + 1 < end ? l.panel_bytes : 0,
-                                             [&](auto rows, int64_t m, Ahead ahead) {
-                                               tile<Isa, kMethod, 1, rows>(call, &panel, &from, m, ahead);
-                                             });
+    rest_of_tiles(0, next, next_bytes);
   }
 }
 

@@ -77,6 +77,11 @@ struct Ahead {
   }
 };
 
+// For `bytes` in all, in `steps` steps.
+inline int64_t ahead_step(int64_t bytes, int64_t steps) {
+  return bytes > 0 && steps > 0 ? ceil_div(ceil_div(bytes, steps), kRowBytes) * kRowBytes : 0;
+}
+
 // The outputs of a tile: kRows rows from m on, of kPanels panels. Folds are added in order.
 template <class Isa, int kPanels, int kRows, bool kHaveOffset, class AnyPanel = ScaledPanel<Isa>>
 struct TileOutputs {
@@ -144,7 +149,7 @@ void for_tiles(int64_t rows, int64_t m, int64_t steps, const uint8_t* next, int6
   if constexpr (kRows > 0) {
     const int64_t left = rows - m;
     const int64_t count = kRows == 3 && left % 3 == 1 && left >= 4 ? left / 3 - 1 : left / kRows;
-    const int64_t step = count > 0 && steps > 0 ? ceil_div(ceil_div(next_bytes, count * steps), kRowBytes) * kRowBytes : 0;
+    const int64_t step = ahead_step(next_bytes, count * steps);
     for (int64_t i = 0; i < count; ++i, m += kRows) {
       body(std::integral_constant<int, kRows>(), m, Ahead{next, next_bytes > 0 ? step : 0});
       next += step * steps;
