@@ -19,9 +19,21 @@ OURS = "ours "
 READING = "reading "
 
 
+def with_reading(cell: dict, ceilings: dict[str, float]) -> dict[str, float]:
+    """The ceilings, and DRAM's rate in GB/s as contenders that only read met it: it changes within a run."""
+    weights = cell["n"] * cell["k"]
+    rates = [
+        stats["bits"] * weights / 8 / stats["best_us"] / 1e3
+        for name, stats in cell["contenders"].items()
+        if name.startswith(READING)
+    ]
+    return ceilings | {"dram_reading_gbs": max(rates)} if rates else ceilings
+
+
 def set_limits(cell: dict, ceilings: dict[str, float], machine: dict) -> None:
     """Give every contender of a cell the least time that the machine, with the instructions it may use, would allow."""
     n, k = cell["n"], cell["k"]
+    ceilings = with_reading(cell, ceilings)
     for name, stats in cell["contenders"].items():
         may_use = machine["isa" if name.startswith(OURS) else "peer_isa"]
         limit = limit_us(ceilings, (n, k), cell["m"], stats["bits"] * n * k / 8, stats["arithmetic"], may_use)

@@ -109,6 +109,15 @@ def test_layers_stand_beside_the_reading_of_their_weights():
     assert best_peer(read["cells"][0], range(9)) == ("eight", 250.0)
 
 
+def test_no_limit_is_below_what_reading_reached():
+    read = cell()
+    # 8 KiB at 64 GB/s, where the ceiling says 40
+    read["contenders"]["reading 8 bits"] = contender(0.128, 0) | {"bits": 8.0}
+    results_file.set_limits(read, CEILINGS, results()["machine"])
+    nbytes = 64 * 128 * 4.25 / 8 + 4 * (64 + 128)
+    assert read["contenders"]["ours int4-row"]["limit_us"] == pytest.approx(nbytes / 64e3, rel=1e-3)
+
+
 def test_a_format_that_is_behind_is_not_bold():
     slow = cell()
     slow["contenders"]["ours int4-row"]["best_us"] = 800.0
