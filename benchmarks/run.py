@@ -21,7 +21,7 @@ from .ceilings import better, measure_ceilings
 from .contenders.base import copy_count
 from .report import cell_lines, write_report
 from .results_file import OURS, set_limits
-from .timing import Work, measure, statistics
+from .timing import measure, statistics, touch
 
 # Above this relative error a peer computed something else: ternary weights reach 0.95. Ours are tested in tests/, and
 # binary weights with one scale a row, the largest value, are off by 3.
@@ -45,16 +45,16 @@ class Run:
 
     def cell(self, shape: tuple[int, int], m: int, threads: int) -> dict:
         """Measure one cell. Contenders are kept for the next cell if it has the same (N, K) and threads."""
-        if self.built_for != (shape, threads):
+        fresh = self.built_for != (shape, threads)
+        if fresh:
             self.release()
             teams.ours.set_threads(threads)
             self.w = torch.randn(shape, generator=torch.Generator().manual_seed(0))
             self.team = self._build(self.w, threads)
             self.built_for = (shape, threads)
-            self.fresh = True
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # peers deprecate what we time
-            self.cells.append(self._cell(self.team, self.w, m, threads))
+            self.cells.append(self._cell(self.team, self.w, m, threads, fresh))
         # DRAM is shared with other machines' tenants: what one moment allows is no ceiling for the next.
         self.ceilings[str(threads)] = better(self.ceilings[str(threads)], measure_ceilings(threads, "dram"))
         set_limits(self.cells[-1], self.ceilings[str(threads)], self.machine)
@@ -86,7 +86,7 @@ class Run:
             self.log(f"skipped: {name}{where}: {why}")
             self.skipped[name] = f"{why}{where}"
 
-    def _cell(self, team: list[teams.Contender], w: torch.Tensor, m: int, threads: int) -> dict:
+    def _cell(self, team: list[teams.Contender], w: torch.Tensor, m: int, threads: int, fresh: bool) -> dict:
         x = torch.randn(m, w.shape[1], generator=torch.Generator().manual_seed(m))
         reference = x @ w.T
         works, errors = {}, {}
@@ -102,8 +102,9 @@ class Run:
                 self._skip(name, f"wrong result, relative error {errors[name]:.2f}", f" at M={m}")
                 del works[name]
             options = self.options
-            if self.fresh:
-                self._touch(team, works)
+            for contender in team if fresh else []:
+                if contender.name in works:
+                    touch(works[contender.name], copy_count(options.copies_mb * 10**6, contender.weight_bytes))
             samples = measure(works, options.seconds, options.min_rounds, options.max_rounds)
         self.samples[tuple(w.shape), m, threads] = samples
         cell = {"n": w.shape[0], "k": w.shape[1], "m": m, "threads": threads, "contenders": {}}
@@ -119,15 +120,6 @@ class Run:
                 **statistics(samples[contender.name]),
             }
         return cell
-
-    def _touch(self, team: list[teams.Contender], works: dict[str, Work]) -> None:
-        """Run all copies once: what had lain idle since it was packed was seen to take 5 ms in place of 0.3, once."""
-        for contender in (c for c in team if c.name in works):
-            work = works[contender.name]
-            calls = copy_count(self.options.copies_mb * 10**6, contender.weight_bytes)
-            for _ in range(-(-calls // work.calls)):
-                work.run()
-        self.fresh = False
 
     def finish(self) -> None:
         """Set all limits by the best ceilings of the whole run."""

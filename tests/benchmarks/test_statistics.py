@@ -1,7 +1,7 @@
 """Timing helpers on a made-up clock: no time is asserted, only what is done with times."""
 
 import pytest
-from benchmarks.timing import BLOCK_US, Work, calibrate, measure, quantile, statistics
+from benchmarks.timing import BLOCK_US, Work, calibrate, measure, quantile, statistics, touch
 
 
 class Clock:
@@ -44,6 +44,13 @@ def test_statistics_keep_four_digits():
 def test_a_block_lasts_long_enough_and_not_longer(took_us, repeats):
     clock = Clock()
     assert calibrate(clock.work(took_us), clock) == repeats
+
+
+@pytest.mark.parametrize(("copies", "calls", "runs"), [(7, 1, 7), (7, 3, 3), (6, 3, 2)])
+def test_every_copy_is_touched_once(copies, calls, runs):
+    log = []
+    touch(Clock().work(1.0, calls, log), copies)
+    assert len(log) == runs
 
 
 def test_samples_are_times_per_call():
