@@ -121,7 +121,8 @@ struct DecodedWords {
   template <class Visit>
   MF_INLINE void half(int64_t index, Visit visit) const {
     constexpr int kSteps = 16 / Carrier::kPerStep;
-    for (int64_t s = index * kSteps; s < (index + 1) * kSteps; ++s) visit(s, Carrier::load(digits + s * Carrier::kBytes));
+    const int64_t first = index * kSteps;
+    for_count<kSteps>([&](auto s) MF_ALWAYS_INLINE { visit(first + s, Carrier::load(digits + (first + s) * Carrier::kBytes)); });
   }
 };
 
