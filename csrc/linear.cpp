@@ -56,7 +56,7 @@ int64_t grain(T per_item) {
 
 void check_weight(const Plan& p, const at::Tensor& weight, int64_t n, int64_t k) {
   TORCH_CHECK_VALUE(weight.is_cpu() && weight.scalar_type() == at::kByte && weight.is_contiguous() &&
-                        weight.numel() == layout_of(p).bytes,
+                        are_layout(p, weight.const_data_ptr<uint8_t>(), weight.numel()),
                     "linear: the packed weight must be ", layout_of(p).bytes, " contiguous bytes on the CPU, got ",
                     weight.numel(), " of ", weight.scalar_type(), " on ", weight.device());
   TORCH_CHECK_VALUE(n < 0 || n == p.n, "linear: out_features=", n, " but the weight has N=", p.n);
@@ -130,7 +130,8 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
   if (y.numel() == 0) return result();
   const float* bias_data = bias.has_value() ? bias_floats.const_data_ptr<float>() : nullptr;
   const Kernels& kernels = active_kernels();
-  Rare rare{marked_share(p, weight.const_data_ptr<uint8_t>())};
+  const uint8_t* layout = weight.const_data_ptr<uint8_t>();
+  Rare rare{marked_share(p, layout), 0.0, residue_share(p, layout, weight.numel())};
   Choice choice = choose(p, m, kernels.traits, rare);
   if (choice.decode == Decode::kGemm) {
     at::Tensor matrix = y.view({m, p.n});
@@ -152,7 +153,7 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
     if (p.carrier != kFloat) check_finite(p, x_data, activations.scales, m * activation_groups(p));
   }
   if (choice.clamps) {
-    rare.beyond = share_beyond_clamp(p, static_cast<const int8_t*>(activations.digits), m);
+    rare.beyond = share_beyond_clamp(p, activations.digits, m);
     choice = choose(p, m, kernels.traits, rare);
   }
   const LinearArgs args{&p, choice, weight.const_data_ptr<uint8_t>(), activations, m, bias_data, y.data_ptr<float>()};

@@ -32,10 +32,10 @@ PYBIND11_MODULE(_C, m) {
   m.def("supported_isas", &minifloat::supported_isas, "instruction sets this CPU supports, widest last");
   m.def(
       "choice",
-      [](const std::string& plan, int64_t rows, double marked, double beyond) {
+      [](const std::string& plan, int64_t rows, double marked, double beyond, double residues) {
         if (plan.size() != sizeof(minifloat::Plan)) throw std::invalid_argument("choice: these bytes are not a plan");
         const auto& p = *reinterpret_cast<const minifloat::Plan*>(plan.data());
-        const auto choice = minifloat::choose(p, rows, minifloat::active_kernels().traits, {marked, beyond});
+        const auto choice = minifloat::choose(p, rows, minifloat::active_kernels().traits, {marked, beyond, residues});
         return std::pair<std::string, int>(choice.method, int(choice.decode));
       },
       "method and way to decode (0 registers, 1 panel, 2 gemm) for a plan, so many rows and shares that are Rare");

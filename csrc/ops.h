@@ -6,6 +6,7 @@
 
 #include "cpu/kernels.h"
 #include "cpu/layout.h"
+#include "cpu/residues.h"
 
 namespace minifloat {
 

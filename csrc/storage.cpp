@@ -178,12 +178,15 @@ at::Tensor pack_weight(const at::Tensor& packed, const at::Tensor& scales, const
                     "pack_weight: zero points must be given exactly when the spec has them, one byte per scale");
   const at::Tensor codes = packed.contiguous(), all_scales = scales.contiguous();
   const at::Tensor points = zero_points.has_value() ? zero_points->contiguous() : at::Tensor();
-  at::Tensor out = streamed_bytes(l.bytes, codes.options());
   const Canonical from{codes.data_ptr<uint8_t>(), row_bytes, static_cast<uint8_t*>(all_scales.data_ptr()),
                        points.defined() ? points.data_ptr<uint8_t>() : nullptr};
+  ResidueWriter residues(p, from);
+  if (residue_bits(p)) at::parallel_for(0, l.panels, 1, [&](int64_t begin, int64_t end) { residues.collect(begin, end); });
+  at::Tensor out = streamed_bytes(l.bytes + residues.bytes(), codes.options());
   uint8_t* target = out.data_ptr<uint8_t>();
   at::parallel_for(0, l.panels, 1, [&](int64_t begin, int64_t end) { pack_panels(p, from, target, begin, end); });
   count_marks(p, target);
+  if (residues.bytes()) residues.write(target);
   return out;
 }
 
@@ -191,7 +194,7 @@ at::Tensor pack_weight(const at::Tensor& packed, const at::Tensor& scales, const
 std::tuple<at::Tensor, at::Tensor, at::Tensor> restore_weight(const at::Tensor& weight, const at::Tensor& record) {
   const Plan& p = plan_of(record);
   const Layout l = layout_of(p);
-  TORCH_CHECK_VALUE(weight.is_cpu() && weight.is_contiguous() && weight.numel() == l.bytes,
+  TORCH_CHECK_VALUE(weight.is_cpu() && weight.is_contiguous() && are_layout(p, weight.const_data_ptr<uint8_t>(), weight.numel()),
                     "restore_weight: expected ", l.bytes, " contiguous bytes on the CPU, got ", weight.numel());
   const int64_t row_bytes = ceil_div(p.k * p.weight.bits, 8);
   const bool one = p.weight.granularity == kTensor;

@@ -9,16 +9,16 @@ namespace minifloat {
 
 // How pairs of 8-bit digits are multiplied and summed (carrier kInt8); see linear_int8.h.
 struct Method {
-  enum Kind { kDot, kOffset, kModular, kSigned, kClamped, kNibbles } kind;
+  enum Kind { kDot, kOffset, kModular, kSigned, kClamped, kNibbles, kTwoDigits } kind;
   int depth;             // pairs of products per int16 sum
   bool guarded = false;  // so deep only in blocks that the layout does not mark, see guards_sums
 };
 // One int16 sum is all of a fold of one block (32 k's): widened once, never added up.
 constexpr bool is_one_block(Method m) { return m.kind == Method::kModular && m.depth == 8; }
 
-// How the digits of codes are found: a code is its digit; a table of all codes; or, of six bits, magnitudes of which the first
-// 16 are the code's low bits and the others a table's, and a sign.
-enum class Lookup { kNone, kTable, kMagnitudes };
+// How the digits of codes are found: a code is its digit; a table of all codes; of six bits, magnitudes of which the first 16 are
+// the code's low bits and the others a table's, and a sign; a table of magnitudes, and a sign.
+enum class Lookup { kNone, kTable, kMagnitudes, kSignedTable };
 
 // Elsewhere the extra addition of kModular and kClamped pays for panels only. Nibbles of looked-up digits are a last resort.
 constexpr bool for_panels_only(Method m, Lookup lookup) {
@@ -40,8 +40,11 @@ struct Traits {
   bool quick_float;          // carrier kFloat: as quick as a matrix product of torch's that is not tuned for the CPU
 };
 
+// Carrier kInt16, without a dot product instruction: few rows as linear_two_digits.h does, many as linear_residues.h does, or all as int16.
+inline constexpr const char *kTwoDigits = "two_digits", *kResidues = "residues", *kWords = "words";
+
 struct Choice {
-  const char* method;  // name of a line of kMethods, "" for other carriers than kInt8
+  const char* method;  // name of a line of kMethods; of the above for carrier kInt16; "" for others
   Decode decode;
   bool clamps = false;  // it depends on Rare::beyond: choose again where that was not counted
   Lookup lookup = Lookup::kTable;  // carrier kInt8
@@ -86,8 +89,9 @@ inline constexpr MethodLine kMethods[] = {
 // What is rare, or a method is not the quickest: a share of blocks that the weight's layout marks, of activations beyond kClamp.
 struct Rare {
   double marked = 0, beyond = 0;
+  double residues = 0;  // of weights that the layout lists, see residues.h
 };
-double share_beyond_clamp(const Plan& p, const int8_t* digits, int64_t m);
+double share_beyond_clamp(const Plan& p, const void* digits, int64_t m);
 
 Choice choose(const Plan& p, int64_t m, const Traits& traits, Rare rare);
 

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <vector>
 
+#include "residues.h"
 #include "significands.h"
 
 namespace minifloat {
@@ -47,9 +48,10 @@ void for_pieces(const Layout& l, int bits, int output, int k, Visit visit) {
 // Writes the marks of a panel, an output after the other.
 class Marker {
  public:
-  explicit Marker(const Plan& plan) : plan_(plan), guards_sums_(guards_sums(plan)) {
+  explicit Marker(const Plan& plan) : plan_(plan), guards_sums_(guards_sums(plan)), residue_bits_(residue_bits(plan)) {
     const Operand& o = plan.weight;
     for (int stored = 0; stored < (1 << o.bits); ++stored) {
+      digit_[stored] = byte_digit(o.grid[stored ^ o.code_flip], residue_bits_).digit;
       size_[stored] = std::abs(o.grid[stored ^ o.code_flip]);
       const int magnitude = stored & ((1 << (o.bits - 1)) - 1);
       if (significand_windows(plan) > 1)
@@ -57,7 +59,7 @@ class Marker {
     }
   }
   void add_output(const std::vector<uint8_t>& stored, uint8_t* marks) {
-    if (clamps_activations(plan_)) mark_octets(stored, marks);
+    if (clamps_activations(plan_) || residue_bits_) mark_octets(stored, marks);
     else if (guards_sums_) mark_sums(stored, marks);
     else mark_windows(stored, marks);
   }
@@ -77,13 +79,12 @@ class Marker {
   // Octets where a pair of products with activations plus kClamp, which are 0 .. 2 kClamp, could be too large, and both of a
   // span where a norm is.
   void mark_octets(const std::vector<uint8_t>& stored, uint8_t* marks) {
-    const Operand& o = plan_.weight;
-    grid_.assign(plan_.k_padded, o.grid[o.code_flip]);
-    for (int64_t k = 0; k < plan_.k; ++k) grid_[padded_position(plan_, k)] = o.grid[stored[k] ^ o.code_flip];
+    digits_.assign(plan_.k_padded, digit_[0]);
+    for (int64_t k = 0; k < plan_.k; ++k) digits_[padded_position(plan_, k)] = digit_[stored[k]];
     for (int64_t span = 0; span < plan_.k_padded; span += kSpan) {
       int64_t squares[2] = {}, most[2] = {};  // of each half of the quads, of each octet
       for (int64_t i = 0; i < kSpan; i += 2) {
-        const int64_t a = grid_[span + i], b = grid_[span + i + 1];
+        const int64_t a = digits_[span + i], b = digits_[span + i + 1];
         const int64_t up = std::max<int64_t>(a, 0) + std::max<int64_t>(b, 0);
         squares[i % 4 / 2] += a * a + b * b;
         most[i / kOctet] = std::max({most[i / kOctet], up, up - a - b});
@@ -103,9 +104,10 @@ class Marker {
 
   const Plan& plan_;
   bool guards_sums_;
-  int64_t size_[256];
+  int residue_bits_;
+  int64_t size_[256], digit_[256];
   int window_[256] = {};  // of exponents, by code
-  std::vector<int64_t> sums_, grid_;
+  std::vector<int64_t> sums_, digits_;
 };
 
 // The scales (item bytes each) of one output: canonical (n, groups) or a single one for the tensor.
@@ -144,7 +146,7 @@ Layout layout_of(const Plan& plan) {
   l.scales_at = l.panels * l.panel_bytes;
   l.zero_points_at = l.scales_at + l.panels * l.groups * kPanel * scale_bytes(plan.weight);
   l.marks_at = l.zero_points_at + (plan.weight.has_zero_point ? l.panels * l.groups * kPanel : 0);
-  const bool marks_blocks = guards_sums(plan) || clamps_activations(plan);
+  const bool marks_blocks = guards_sums(plan) || clamps_activations(plan) || residue_bits(plan);
   l.panel_marks = marks_blocks ? l.blocks : std::max(significand_windows(plan) - 1, 0) * l.blocks;
   l.bytes = l.marks_at + (l.panel_marks ? l.panels * l.panel_marks + 8 : 0);
   return l;

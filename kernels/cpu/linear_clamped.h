@@ -149,9 +149,18 @@ struct ClampedTile {
   }
 };
 
-template <class Isa, int kRows>
+// What else the sums of a panel take: nothing. See linear_residues.h.
+struct DigitsOnly {
+  void begin_panel(int64_t) const {}
+  template <class Ints>
+  MF_INLINE Ints total(Ints sum, int64_t /*panel*/, int64_t /*m*/) const {
+    return sum;
+  }
+};
+
+template <class Isa, int kRows, class Residues>
 void clamped_tile(const LinearArgs& a, const ClampedRows& rows, const ScaledPanel<Isa>& panel, const HalvedPanel<Isa>& w,
-                  int64_t m, Ahead ahead) {
+                  int64_t m, Ahead ahead, const Residues& residues) {
   const Plan& p = *a.plan;
   const uint8_t *kept[kRows], *whole[kRows];
   MF_UNROLL for (int r = 0; r < kRows; ++r) {
@@ -176,6 +185,7 @@ void clamped_tile(const LinearArgs& a, const ClampedRows& rows, const ScaledPane
       const int64_t of_row = (m + r) * p.folds + f;
       tile.template add_cut<1>(w, r, rows.above, rows.above.begins.data() + of_row);
       tile.template add_cut<-1>(w, r, rows.below, rows.below.begins.data() + of_row);
+      tile.sums.set(r, residues.total(tile.sums.get(r), panel.first_output / kPanel, m + r));
     }
     outputs.add_fold(f, 0, tile.sums, 0);
     outputs.end_fold();
@@ -183,8 +193,8 @@ void clamped_tile(const LinearArgs& a, const ClampedRows& rows, const ScaledPane
   outputs.finish_all();
 }
 
-template <class Isa, int kBits, Lookup kLookup>
-void linear_clamped(const LinearArgs& a, const uint8_t* digits, int64_t begin, int64_t end) {
+template <class Isa, int kBits, Lookup kLookup, class Residues = DigitsOnly>
+void linear_clamped(const LinearArgs& a, const uint8_t* digits, int64_t begin, int64_t end, Residues&& residues = {}) {
   constexpr int kRows = 3;  // as many as the registers hold beside int16 sums that are four deep
   const Plan& p = *a.plan;
   const Layout l = layout_of(p);
@@ -193,10 +203,11 @@ void linear_clamped(const LinearArgs& a, const uint8_t* digits, int64_t begin, i
   HalvedPanel<Isa> w(p);
   for (int64_t i = begin; i < end; ++i) {
     const ScaledPanel<Isa> panel(p, l, a.weight, i, scales.data());
+    residues.begin_panel(i);
     w.decode(p, panel, PackedDigits<Isa, kBits, kLookup, true>(panel.codes, digits, p.offset));
     for_tiles<kRows>(a.m, 0, l.blocks, panel.codes + l.panel_bytes, i + 1 < end ? l.panel_bytes : 0,
                      [&](auto count, int64_t m, Ahead ahead) {
-                       clamped_tile<Isa, count>(a, rows, panel, w, m, ahead);
+                       clamped_tile<Isa, count>(a, rows, panel, w, m, ahead, residues);
                      });
   }
 }

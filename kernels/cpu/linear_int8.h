@@ -50,6 +50,22 @@ MF_INLINE void add_span(const Source* sources, int64_t half, const int8_t* const
         }
       });
     });
+  } else if constexpr (kMethod.kind == Method::kTwoDigits) {
+    for_count<kPanels>([&](auto i) MF_ALWAYS_INLINE {
+      typename Isa::Shorts low[kRows], high[kRows];
+      for_count<kQuads>([&](auto q) MF_ALWAYS_INLINE {
+        const auto w = sources[i].template two_digits<q % 4>(half + q / 4);
+        MF_UNROLL for (int r = 0; r < kRows; ++r) {
+          const Bytes a = Isa::sign8(Isa::splat4(at[r] + 4 * q), w.sign);
+          const int t = i * kRows + r;
+          low[r] = q % Source::kLowDepth == 0 ? Isa::pair_dot(w.low, a) : Isa::add16(low[r], Isa::pair_dot(w.low, a));
+          if constexpr ((q + 1) % Source::kLowDepth == 0 || q + 1 == kQuads) sums.set(t, Isa::widen_add(sums.get(t), low[r], 1));
+          high[r] = q % Source::kHighDepth == 0 ? Isa::pair_dot(w.high, a) : Isa::add16(high[r], Isa::pair_dot(w.high, a));
+          if constexpr ((q + 1) % Source::kHighDepth == 0 || q + 1 == kQuads)
+            sums.set(t, Isa::widen_add(sums.get(t), high[r], Source::kHighWorth));
+        }
+      });
+    });
   } else {
     constexpr int kDepth = kMethod.depth < kQuads ? kMethod.depth : kQuads;
     constexpr bool kSigned = kMethod.kind == Method::kSigned;
@@ -124,7 +140,9 @@ MF_INLINE void add_guarded(const Plan& p, const Panel& panel, const Source* sour
 }
 
 // Whether sums are of weights minus the offset.
-constexpr bool sums_have_offset(Method method) { return method.kind != Method::kSigned && method.kind != Method::kModular; }
+constexpr bool sums_have_offset(Method method) {
+  return method.kind != Method::kSigned && method.kind != Method::kModular && method.kind != Method::kTwoDigits;
+}
 
 // Row m of the windows: for kBytes activations after the other, offset * (sum of those at 0 and 1 of each quad), and of those at
 // 2 and 3, modulo 2**16.

@@ -9,9 +9,9 @@ import torch
 import minifloat as mf
 
 METHODS = ("dot", "offset8", "modular8", "offset4", "modular4", "guarded4", "modular2", "signed2", "offset2", "offset1")
-METHODS += ("clamped4", "signed1", "nibbles")
+METHODS += ("clamped4", "signed1", "nibbles", "two_digits", "residues", "words")
 WEIGHTS = ("int2", "e2m1", "e3m0", "int5", "e2m2", "int6", "e1m4", "e2m3", "int7", "e1m5", "int8", "e1m6")
-WEIGHTS += ("e3m2", "e4m3fn", "e5m2", "nf4")
+WEIGHTS += ("e3m1", "e3m2", "e4m3fn", "e5m2", "nf4")
 
 
 def on_intel():
@@ -54,7 +54,7 @@ def test_every_method_gives_the_same_bits(isa, weight, decode, activation):
                 assert torch.equal(mf.linear(x, q, activation=activation), want), (method, m)
 
 
-@pytest.mark.parametrize("weight", ["int4", "int5", "e2m2", "int6", "e1m4", "e2m3", "int7", "e1m5", "int8"])
+@pytest.mark.parametrize("weight", ["int4", "int5", "e2m2", "e3m1", "int6", "e1m4", "e2m3", "e3m2", "int7", "e1m5", "int8"])
 @pytest.mark.parametrize("activation", ["int8-row", "int7-row"])
 def test_the_largest_sums(isa, weight, activation):
     """Every product at its largest, of one sign or of alternating ones: what the proofs of depth speak of."""
@@ -167,7 +167,7 @@ def test_the_last_input_beside_missing_ones(isa, weight, k):
         ("int8-g32", "int8-row", "signed1", "signed1"),  # a fold is too short for a loop for each kind of octet
         ("int8-row", "int7-row", "offset1", "guarded4"),
         ("int8-row", "mxint8", "nibbles", "nibbles"),  # holds -128
-        ("e3m2-row", "int8-row", "", ""),  # not the int8 carrier
+        ("e4m3fn-row", "int8-row", "", ""),  # neither carrier's
     ],
 )
 def test_the_table_on_avx2(on_avx2, weight, activation, avx2, panel):
@@ -180,7 +180,7 @@ def test_the_table_on_avx2(on_avx2, weight, activation, avx2, panel):
         assert mf.ops.choice(plan, 1)[0] == avx2
 
 
-@pytest.mark.parametrize("weight", ["e3m2-row", "e4m3fn-row"])
+@pytest.mark.parametrize("weight", ["e3m3-row", "e4m3fn-row"])
 def test_int16_digits_are_decoded_where_one_tile_has_all_rows(on_avx2, weight):
     plan = plan_of(weight, "int8-row")
     where = {rows: mf.ops.choice(plan, rows)[1] for rows in (1, 2, 3, 4, 5, 8)}
@@ -202,6 +202,68 @@ def test_int16_digits_are_decoded_where_one_tile_has_all_rows(on_avx2, weight):
 )
 def test_what_is_not_rare(on_avx2, weight, marked, beyond, method):
     assert mf.ops.choice(plan_of(weight, "int8-row"), 64, marked, beyond) == (method, "panel")
+
+
+@pytest.mark.parametrize(
+    ("weight", "k", "rows", "beyond", "residues", "want"),
+    [
+        ("e3m1-row", 4096, 4, 0.011, 0.034, ("two_digits", "registers")),
+        ("e3m1-row", 4096, 5, 0.011, 0.034, ("residues", "panel")),
+        ("e3m1-row", 384, 64, 0.011, 0.042, ("words", "panel")),  # short lists
+        ("e3m1-row", 1024, 64, 0.011, 0.036, ("residues", "panel")),
+        ("e3m1-row", 4096, 64, 0.011, 0.0, ("words", "panel")),  # so many that they are left out
+        ("e3m1-row", 4096, 64, 0.1, 0.034, ("words", "panel")),  # many large activations
+        ("e3m2-row", 4096, 4, 0.011, 0.073, ("two_digits", "registers")),
+        ("e3m2-row", 4096, 8, 0.011, 0.073, ("words", "panel")),
+        ("e3m2-row", 4096, 12, 0.011, 0.073, ("residues", "panel")),
+        ("e3m3-row", 4096, 4, 0.011, 0.0, ("words", "registers")),
+        ("e3m2-g32", 4096, 4, 0.011, 0.0, ("two_digits", "registers")),
+    ],
+)
+def test_grids_of_more_than_8_bits(on_avx2, weight, k, rows, beyond, residues, want):
+    assert mf.ops.choice(plan_of(weight, "int8-row", k), rows, 0.01, beyond, residues) == want
+
+
+@pytest.mark.parametrize("weight", ["e3m1-row", "e3m1-tensor", "e3m2-row", "e3m3-row"])
+@pytest.mark.parametrize("k", [128, 130, 1000])
+def test_residues(isa, weight, k):
+    """Few weights that a byte does not hold, and an output of nothing else: its sums of activations exceed int16."""
+    f = mf.Format.parse(weight.split("-")[0])
+    generator = torch.Generator().manual_seed(8)
+    values = torch.tensor(sorted({abs(v) for v in f.values}), dtype=torch.float32)
+    w = values[-5:][torch.randint(5, (100, k), generator=generator)]
+    w[:, ::50] = values[torch.randint(len(values), (100, -(-k // 50)), generator=generator)]
+    w[17] = values[1]  # the smallest
+    w *= torch.randn(100, k, generator=generator).sign()
+    w[17, 1:] = w[17, 1:].abs()
+    w[:, 0] = f.max
+    q = mf.quantize(w, weight)
+    assert torch.equal(q.dequantize(), w)
+    x = torch.randn(70, k, generator=generator)
+    x[:2] = torch.tensor([[1.0], [-1.0]])
+    for m in (1, 5, 16, 17, 33, 70):
+        want = mf.emulator.linear(x[:m], q, None, "int8-row")
+        for method in ("residues", "words", ""):
+            with mf.ops.forced_choice(method):
+                assert torch.equal(mf.linear(x[:m], q, activation="int8-row"), want), (m, method)
+
+
+def test_layouts_with_residues(on_avx2):
+    """Only where they are few, and a layout that was cut short is none."""
+    spec = mf.QuantSpec.parse("int8-row")
+    w = torch.randn(40, 256, generator=torch.Generator().manual_seed(9))
+    few, many = mf.quantize(w, "e3m1-row"), mf.quantize(w.sign() * torch.exp2(-9 * w.abs().clamp(max=1)), "e3m1-row")
+    layout, plan = mf.ops.prepare(few, spec)
+    assert layout.numel() > mf.ops.prepare(many, spec)[0].numel()
+    for q in (few, many):
+        with mf.ops.forced_choice("residues"):
+            want = mf.emulator.linear(w, q, None, "int8-row")
+            assert torch.equal(mf.linear(w, q, activation="int8-row"), want)
+        restored = mf.ops.restore(*mf.ops.prepare(q, spec), q.spec, q.shape)
+        assert torch.equal(restored.packed, q.packed) and torch.equal(restored.scale_data, q.scale_data)
+    for cut in (1, 8, 1000):
+        with pytest.raises(ValueError, match="the packed weight must be"):
+            torch.ops.minifloat.linear(w, layout[:-cut], plan, None, 40)
 
 
 def test_the_float_contract(isa):

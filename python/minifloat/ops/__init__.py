@@ -19,13 +19,16 @@ select_isa = _C.select_isa
 RAW_SCALES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "e8m0fnu": torch.uint8, "e4m3fn": torch.uint8}
 
 
-def choice(plan: torch.Tensor, rows: int, marked: float = 0.0, beyond: float = 0.0) -> tuple[str, str]:
+def choice(
+    plan: torch.Tensor, rows: int, marked: float = 0.0, beyond: float = 0.0, residues: float = 0.0
+) -> tuple[str, str]:
     """How the CPU multiplies so many rows: (method, where it decodes weights), by the table kernels/cpu/choice.h.
 
     A method may be quick only where something is rare, which a call counts: `marked`, the share of blocks (32 k's of 16
-    outputs) that the weight's layout marks, and `beyond`, that of activations which are to be cut off.
+    outputs) that the weight's layout marks, `beyond`, that of activations which are to be cut off, and `residues`, that
+    of weights which the layout lists because a byte does not hold them (0: it lists none).
     """
-    method, decode = _C.choice(bytes(plan.numpy()), rows, marked, beyond)
+    method, decode = _C.choice(bytes(plan.numpy()), rows, marked, beyond, residues)
     return method, ("registers", "panel", "gemm")[decode]
 
 

@@ -1,0 +1,131 @@
+#include "residues.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include "significands.h"
+
+namespace minifloat {
+namespace {
+
+// Of all weights: above this the lists would take more memory and time than they save.
+constexpr double kMostResidues = 0.1;
+
+int64_t section_at(const Plan& plan) { return ceil_div(layout_of(plan).bytes, 8) * 8; }
+
+int64_t list_count(const Plan& plan, int bits) { return ceil_div(plan.n, kPanel) * kPanel * bits * 2; }
+
+// Behind a layout, what fills it up to 8 bytes included.
+int64_t section_bytes(const Plan& plan, int bits, int64_t entries) {
+  const int64_t begins = (list_count(plan, bits) + 1) * sizeof(int32_t);
+  return section_at(plan) - layout_of(plan).bytes + int64_t(sizeof(int64_t)) + begins + entries * int64_t(sizeof(uint16_t));
+}
+
+}  // namespace
+
+int residue_bits(const Plan& p) {
+  const bool whole_rows = p.folds == 1 && p.fold_padded >= 4 * kBlock && p.k_padded < 65535;
+  if (!multiplies_significands(p) || p.carrier != kInt16 || p.weight.bits > 7 || !whole_rows || p.largest_activation > 128) return 0;
+  int largest = 0, bits = 0;
+  for (int code = 0; code < 1 << p.weight.bits; ++code) largest = std::max(largest, std::abs(p.weight.grid[code]));
+  while (byte_digit(largest, bits).digit > 127) ++bits;
+  return bits;
+}
+
+ByteDigit byte_digit(int grid, int residue_bits) {
+  const int magnitude = std::abs(grid), half = residue_bits ? (1 << (residue_bits - 1)) - 1 : 0;
+  const int digit = (magnitude + half) >> residue_bits;
+  return {grid < 0 ? -digit : digit, grid < 0 ? (digit << residue_bits) - magnitude : magnitude - (digit << residue_bits)};
+}
+
+bool has_two_digits(const Plan& p) {
+  const Operand& o = p.weight;
+  if (!multiplies_significands(p) || p.carrier != kInt16 || (o.bits != 5 && o.bits != 6) || p.largest_activation > 127) return false;
+  for (int code = 0; code < 1 << (o.bits - 1); ++code) {  // as much as int16 sums take, see PackedTwoDigits
+    const int magnitude = o.grid[code];
+    if (o.bits == 5 ? magnitude > 255 : code < 16 ? magnitude > 32 : magnitude % 8 != 0 || magnitude > 8 * 64) return false;
+  }
+  return true;
+}
+
+ResidueWriter::ResidueWriter(const Plan& plan, const Canonical& from)
+    : plan_(plan), from_(from), bits_(residue_bits(plan)), panels_(bits_ ? ceil_div(plan.n, kPanel) : 0) {}
+
+void ResidueWriter::collect(int64_t begin, int64_t end) {
+  const Operand& o = plan_.weight;
+  int residues[256];
+  for (int code = 0; code < 1 << o.bits; ++code) residues[code] = byte_digit(o.grid[code], bits_).residue;
+  std::vector<uint8_t> codes(plan_.k);
+  std::vector<std::vector<uint16_t>> lists(2 * bits_);
+  for (int64_t p = begin; p < end; ++p) {
+    PanelLists& to = panels_[p];
+    for (int64_t output = p * kPanel; output < (p + 1) * kPanel; ++output) {
+      for (auto& list : lists) list.clear();
+      if (output < plan_.n) {
+        unpack_row(from_.packed + output * from_.packed_row_bytes, o.bits, plan_.k, codes.data());
+        for (int64_t k = 0; k < plan_.k; ++k) {
+          int residue = residues[codes[k]];
+          for (int bit = 0; residue != 0; ++bit, residue >>= 1) {
+            if (!(residue & 1)) continue;
+            const bool negative = (residue & 3) == 3;
+            residue += negative ? 1 : -1;
+            lists[2 * bit + negative].push_back(uint16_t(k));
+          }
+        }
+      }
+      for (auto& list : lists) {
+        while (list.size() % kResiduesATime) list.push_back(uint16_t(plan_.k_padded));
+        to.at.insert(to.at.end(), list.begin(), list.end());
+        to.lengths.push_back(int32_t(list.size()));
+      }
+    }
+  }
+}
+
+int64_t ResidueWriter::bytes() const {
+  int64_t count = 0;
+  for (const PanelLists& panel : panels_) count += int64_t(panel.at.size());
+  if (!bits_ || double(count) > kMostResidues * double(plan_.n) * double(plan_.k) || count > INT32_MAX) return 0;
+  return section_bytes(plan_, bits_, count);
+}
+
+void ResidueWriter::write(uint8_t* layout) const {
+  uint8_t* section = layout + section_at(plan_);
+  const int64_t length = bytes();
+  std::memcpy(section, &length, sizeof(length));
+  int32_t* begin = reinterpret_cast<int32_t*>(section + sizeof(length));
+  uint16_t* at = reinterpret_cast<uint16_t*>(begin + list_count(plan_, bits_) + 1);
+  int32_t sum = 0;
+  for (const PanelLists& panel : panels_) {
+    for (int32_t count : panel.lengths) {
+      *begin++ = sum;
+      sum += count;
+    }
+    at = std::copy(panel.at.begin(), panel.at.end(), at);
+  }
+  *begin = sum;
+}
+
+bool are_layout(const Plan& plan, const uint8_t* layout, int64_t bytes) {
+  if (bytes == layout_of(plan).bytes) return true;
+  const int bits = residue_bits(plan);
+  if (!bits || bytes < layout_of(plan).bytes + section_bytes(plan, bits, 0)) return false;
+  int64_t length;
+  std::memcpy(&length, layout + section_at(plan), sizeof(length));
+  return bytes == layout_of(plan).bytes + length;
+}
+
+double residue_share(const Plan& plan, const uint8_t* layout, int64_t bytes) {
+  if (bytes == layout_of(plan).bytes) return 0;
+  const ResidueLists lists = residue_lists(plan, layout);
+  return double(lists.begins[list_count(plan, lists.bits)]) / (double(plan.n) * double(plan.k));
+}
+
+ResidueLists residue_lists(const Plan& plan, const uint8_t* layout) {
+  const int bits = residue_bits(plan);
+  const int32_t* begins = reinterpret_cast<const int32_t*>(layout + section_at(plan) + sizeof(int64_t));
+  return {bits, begins, reinterpret_cast<const uint16_t*>(begins + list_count(plan, bits) + 1)};
+}
+
+}  // namespace minifloat
