@@ -54,7 +54,9 @@ def test_every_method_gives_the_same_bits(isa, weight, decode, activation):
                 assert torch.equal(mf.linear(x, q, activation=activation), want), (method, m)
 
 
-@pytest.mark.parametrize("weight", ["int4", "int5", "e2m2", "e3m1", "int6", "e1m4", "e2m3", "e3m2", "int7", "e1m5", "int8"])
+@pytest.mark.parametrize(
+    "weight", ["int4", "int5", "e2m2", "e3m1", "int6", "e1m4", "e2m3", "e3m2", "int7", "e1m5", "int8"]
+)
 @pytest.mark.parametrize("activation", ["int8-row", "int7-row"])
 def test_the_largest_sums(isa, weight, activation):
     """Every product at its largest, of one sign or of alternating ones: what the proofs of depth speak of."""
