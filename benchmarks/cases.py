@@ -16,7 +16,7 @@ FULL_FORMATS = [
 ]
 QUICK_FORMATS = [
     *("int2-row", "int3-row", "e1m1-row", "int4-row", "int4-g128", "e2m1-row", "mxfp4", "int5-row", "e2m2-row"),
-    *("int6-row", "e2m3-row", "e3m2-row", "int8-row", "e3m4-row", "e4m3fn-row", "e5m2-row"),
+    *("e3m1-row", "int6-row", "e2m3-row", "e3m2-row", "int8-row", "e3m4-row", "e4m3fn-row", "e5m2-row"),
     *("nf4:", "int2-row:int2-row"),
     "int8-row:int7-row",  # what torch's fbgemm rounds activations to
 ]
