@@ -180,13 +180,18 @@ at::Tensor pack_weight(const at::Tensor& packed, const at::Tensor& scales, const
   const at::Tensor points = zero_points.has_value() ? zero_points->contiguous() : at::Tensor();
   const Canonical from{codes.data_ptr<uint8_t>(), row_bytes, static_cast<uint8_t*>(all_scales.data_ptr()),
                        points.defined() ? points.data_ptr<uint8_t>() : nullptr};
-  ResidueWriter residues(p, from);
-  if (residue_bits(p)) at::parallel_for(0, l.panels, 1, [&](int64_t begin, int64_t end) { residues.collect(begin, end); });
-  at::Tensor out = streamed_bytes(l.bytes + residues.bytes(), codes.options());
+  // Kernels with a dot product instruction have no use for residues.
+  std::optional<ResidueWriter> residues;
+  if (residue_bits(p) && !active_kernels().traits.has_dot) {
+    residues.emplace(p, from);
+    at::parallel_for(0, l.panels, 1, [&](int64_t begin, int64_t end) { residues->collect(begin, end); });
+  }
+  const int64_t residue_bytes = residues ? residues->bytes() : 0;
+  at::Tensor out = streamed_bytes(l.bytes + residue_bytes, codes.options());
   uint8_t* target = out.data_ptr<uint8_t>();
   at::parallel_for(0, l.panels, 1, [&](int64_t begin, int64_t end) { pack_panels(p, from, target, begin, end); });
   count_marks(p, target);
-  if (residues.bytes()) residues.write(target);
+  if (residue_bytes) residues->write(target);
   return out;
 }
 
