@@ -23,15 +23,6 @@ bool pays(Method method, Rare rare) {
   return method.kind != Method::kClamped || rare.marked / 2 + 5 * rare.beyond <= 0.42;
 }
 
-// Per 16 rows and output bytes save 0.05 ns for each k, decoding them as much again as 4 rows do; what the layout lists costs
-// 0.45 ns each and 16 ns for both lists of a bit (Zen 4, 3 GHz).
-bool residues_pay(const Plan& p, int64_t m, Rare rare) {
-  const double tiles = double(ceil_div(m, kPanel));
-  const double saved = 0.05 * double(p.k) * double(m + 4) / kPanel;
-  const double spent = tiles * (0.45 * rare.residues * double(p.k) + 16 * residue_bits(p));
-  return m > kRowsForTwoDigits && saved >= spent && pays({Method::kClamped, 4}, rare);
-}
-
 Lookup lookup_of(const Plan& p) {
   const int32_t* grid = p.weight.grid;
   if (codes_are_digits(p)) return Lookup::kNone;
@@ -102,8 +93,9 @@ Choice choose(const Plan& p, int64_t m, const Traits& traits, Rare rare) {
   Decode where = decode(p, m, traits, lookup);
   if (p.carrier == kInt16) {
     if (traits.has_dot || forced.method == kWords) return {kWords, where};
-    const bool pay = forced.method != kTwoDigits && residues_pay(p, m, rare);
-    if (rare.residues > 0 && forced.decode != kDecodes[0] && (forced.method == kResidues || pay)) return {kResidues, Decode::kPanel, true};
+    const bool pay = m > kRowsForTwoDigits && residues_pay(p, m, rare.residues) && pays({Method::kClamped, 4}, rare);
+    const bool residues = forced.method == kResidues || (pay && forced.method != kTwoDigits && forced.decode != kDecodes[0]);
+    if (rare.residues > 0 && residues) return {kResidues, Decode::kPanel, true};
     const bool few = forced.decode != kDecodes[1] && m <= kRowsForTwoDigits;
     if (has_two_digits(p) && (forced.method == kTwoDigits || few)) return {kTwoDigits, Decode::kRegisters};
     return {kWords, where};

@@ -15,7 +15,8 @@
 // Marks are a byte per block. Weights in several windows of exponents (significands.h) have [panel][window - 1][block], none for
 // the first window: bit q says that quad q of the block holds a weight of the window. Where sums are guarded (guards_sums)
 // [panel][block] is 1 if a sum of the block could exceed int16; where activations are clamped (clamps_activations) bit i of it
-// says so of the block's octet i. Eight bytes follow: how many marks are not 0.
+// says so of the block's octet i, and so does it where bytes leave residues (residues.h). Eight bytes follow: how many marks are
+// not 0. Then lists of residues, if there are any.
 #pragma once
 
 #include <cstdint>

@@ -19,6 +19,9 @@ struct ByteDigit {
 };
 ByteDigit byte_digit(int grid, int residue_bits);
 
+// Whether a call of m rows is quicker so, of weights of which such a share is listed.
+bool residues_pay(const Plan& p, int64_t m, double share);
+
 // Whether two bytes make every magnitude, each from a table of 16; linear_two_digits.h multiplies those.
 bool has_two_digits(const Plan& p);
 
@@ -38,7 +41,7 @@ class ResidueWriter {
  public:
   ResidueWriter(const Plan& plan, const Canonical& from);
   void collect(int64_t begin, int64_t end);  // panels, in any order
-  int64_t bytes() const;                     // that the lists take behind the layout; 0 if they are so long that they are left out
+  int64_t bytes() const;                     // that the lists take behind the layout; 0 if they never pay and are left out
   void write(uint8_t* layout) const;
 
  private:
