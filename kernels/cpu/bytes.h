@@ -140,9 +140,9 @@ void sums_of_pairs(const int8_t* from, int64_t pairs, int16_t* to) {
   for (; i < pairs; ++i) to[i] = int16_t(from[2 * i] + from[2 * i + 1]);
 }
 
+#ifdef MINIFLOAT_AVX2  // for kernels that no other set has
 // int16 digits of which k's 1 and 2 of every four are exchanged (significands.h), as bytes in order. count: a multiple of 32.
 void narrow_exchanged(const int16_t* from, int64_t count, int8_t* to) {
-#ifdef MINIFLOAT_AVX2
   const __m256i order = _mm256_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15,  //
                                          0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
   for (int64_t i = 0; i < count; i += 32) {
@@ -151,14 +151,10 @@ void narrow_exchanged(const int16_t* from, int64_t count, int8_t* to) {
     const __m256i in_order = _mm256_shuffle_epi8(_mm256_permute4x64_epi64(bytes, 0xd8), order);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i), in_order);
   }
-#else
-  for (int64_t i = 0; i < count; ++i) to[i] = int8_t(from[i % 4 == 1 ? i + 1 : i % 4 == 2 ? i - 1 : i]);
-#endif
 }
 
 // 16 rows of `count` bytes, a multiple of 16, side by side: to (count + 1, 16), `apart` bytes from k to k, the last one 0.
 void transpose_rows(const int8_t* from, int64_t count, int8_t* to, int64_t apart) {
-#ifdef MINIFLOAT_AVX2
   for (int64_t k = 0; k < count; k += 16) {
     __m128i rows[16], mixed[16];
     for (int r = 0; r < 16; ++r) rows[r] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + r * count + k));
@@ -171,12 +167,9 @@ void transpose_rows(const int8_t* from, int64_t count, int8_t* to, int64_t apart
     }
     for (int r = 0; r < 16; ++r) _mm_storeu_si128(reinterpret_cast<__m128i*>(to + (k + r) * apart), rows[r]);
   }
-#else
-  for (int64_t k = 0; k < count; ++k)
-    for (int r = 0; r < 16; ++r) to[k * apart + r] = from[r * count + k];
-#endif
   for (int r = 0; r < 16; ++r) to[count * apart + r] = 0;
 }
+#endif
 
 }  // namespace
 }  // namespace minifloat

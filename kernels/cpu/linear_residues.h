@@ -13,7 +13,7 @@ namespace {
 // Activations of 16 or 32 rows that are added at a time.
 constexpr int kFewRows = 16, kManyRows = 32;
 
-// Rows of activations as bytes, and the same with kBlockRows rows of each k side by side, and one k more, which is 0.
+// Rows of activations as bytes, and the same with block_rows rows of each k side by side, and one k more, which is 0.
 struct ByteRows {
   const int64_t block_rows, padded;  // m in multiples of block_rows
   std::vector<int8_t> bytes;         // (padded, k_padded)
@@ -42,16 +42,12 @@ template <int kRows>
 void add_listed(const int8_t* by_k, const ResidueLists& lists, int64_t panel, int32_t* to) {
   constexpr int kParts = kRows / 16;
   for (int output = 0; output < kPanel; ++output) {
-    alignas(64) int32_t of_rows[kRows] = {};
-#ifdef MINIFLOAT_AVX2
     constexpr int64_t kMost = 32767 / 128 / kResiduesATime * kResiduesATime;  // in an int16 sum
     __m256i totals[2 * kParts];
     MF_UNROLL for (auto& total : totals) total = _mm256_setzero_si256();
-#endif
     for (int bit = lists.bits - 1; bit >= 0; --bit) {
       for (int sign = 0; sign < 2; ++sign) {
         const int32_t* const begins = lists.begins + lists.list(panel, output, bit, sign);
-#ifdef MINIFLOAT_AVX2
         for (int64_t i = begins[0], end = begins[1]; i < end;) {
           const int64_t stop = std::min(end, i + kMost);
           __m256i sums[2 * kParts];
@@ -74,16 +70,10 @@ void add_listed(const int8_t* by_k, const ResidueLists& lists, int64_t panel, in
             totals[2 * part + 1] = _mm256_add_epi32(totals[2 * part + 1], _mm256_slli_epi32(high, bit));
           }
         }
-#else
-        const int power = sign ? -(1 << bit) : 1 << bit;
-        for (int64_t i = begins[0]; i < begins[1]; ++i)
-          for (int r = 0; r < kRows; ++r) of_rows[r] += power * by_k[int64_t(lists.at[i]) * kRows + r];
-#endif
       }
     }
-#ifdef MINIFLOAT_AVX2
+    alignas(64) int32_t of_rows[kRows];
     MF_UNROLL for (int i = 0; i < 2 * kParts; ++i) _mm256_store_si256(reinterpret_cast<__m256i*>(of_rows) + i, totals[i]);
-#endif
     for (int r = 0; r < kRows; ++r) to[r * kPanel + output] = of_rows[r];
   }
 }
