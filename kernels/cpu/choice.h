@@ -40,7 +40,8 @@ struct Traits {
   bool quick_float;          // carrier kFloat: as quick as a matrix product of torch's that is not tuned for the CPU
 };
 
-// Carrier kInt16, without a dot product instruction: few rows as linear_two_digits.h does, many as linear_residues.h does, or all as int16.
+// Methods of carrier kInt16: few rows as linear_two_digits.h does, many as linear_residues.h does (neither where there is a dot
+// product instruction), or int16 digits.
 inline constexpr const char *kTwoDigits = "two_digits", *kResidues = "residues", *kWords = "words";
 
 struct Choice {

@@ -1,7 +1,7 @@
 // Grids of more than 8 bits as bytes and residues; linear_residues.h multiplies them.
 //
 // A grid value is digit << residue_bits, and a residue where it is too small to be that: of normally distributed weights with a
-// scale for the largest of a row, 33 of 1000 (e3m1) or 71 (e3m2) have one. Residues are written as sums of powers of two with
+// scale for the largest of a row (K = 4096), 32 of 1000 (e3m1) or 68 (e3m2) have one. Residues are written as sums of powers of two with
 // signs, no two of them neighbours (the non-adjacent form), and for every power and sign the layout lists the k's that have it.
 #pragma once
 

@@ -241,6 +241,12 @@ def test_residues(isa, weight, k):
     w[:, 0] = f.max
     q = mf.quantize(w, weight)
     assert torch.equal(q.dequantize(), w)
+    spec = mf.QuantSpec.parse("int8-row")
+    layout = mf.ops.prepare(q, spec)[0]
+    mf.ops.select_isa("scalar")
+    without = mf.ops.prepare(q, spec)[0]
+    mf.ops.select_isa(isa)
+    assert (layout.numel() > without.numel()) == (isa == "avx2")
     x = torch.randn(70, k, generator=generator)
     x[:2] = torch.tensor([[1.0], [-1.0]])
     for m in (1, 5, 16, 17, 33, 70):
