@@ -9,7 +9,6 @@ namespace minifloat {
 namespace {
 
 constexpr int64_t kRowsForGemm = 32;
-constexpr int64_t kRowsForTwoDigits = 4;
 constexpr const char* kDecodes[] = {"registers", "panel", "gemm"};
 
 struct Forced {
@@ -67,6 +66,7 @@ Decode decode(const Plan& p, int64_t m, const Traits& traits, Lookup lookup) {
 
 template <class Digit>
 double share_beyond(const Plan& p, const Digit* digits, int64_t m) {
+  const Digit clamp = Digit(byte_limits(p).clamp);
   constexpr int64_t kRows = 64;  // a sample does
   const int64_t rows = std::min(m, kRows);
   int64_t beyond = 0;
@@ -74,7 +74,7 @@ double share_beyond(const Plan& p, const Digit* digits, int64_t m) {
     const Digit* row = digits + i * m / rows * p.k_padded;
     for (int64_t k = 0; k < p.k_padded; k += kBlock) {
       uint8_t in_block = 0;  // bytes are counted sixteen at a time
-      for (int j = 0; j < kBlock; ++j) in_block += row[k + j] > kClamp || row[k + j] < -kClamp;
+      for (int j = 0; j < kBlock; ++j) in_block += row[k + j] > clamp || row[k + j] < -clamp;
       beyond += in_block;
     }
   }
@@ -93,10 +93,10 @@ Choice choose(const Plan& p, int64_t m, const Traits& traits, Rare rare) {
   Decode where = decode(p, m, traits, lookup);
   if (p.carrier == kInt16) {
     if (traits.has_dot || forced.method == kWords) return {kWords, where};
-    const bool pay = m > kRowsForTwoDigits && residues_pay(p, m, rare.residues) && pays({Method::kClamped, 4}, rare);
-    const bool residues = forced.method == kResidues || (pay && forced.method != kTwoDigits && forced.decode != kDecodes[0]);
-    if (rare.residues > 0 && residues) return {kResidues, Decode::kPanel, true};
-    const bool few = forced.decode != kDecodes[1] && m <= kRowsForTwoDigits;
+    const bool few = has_two_digits(p) && forced.decode != kDecodes[1] && m <= kFewRows;
+    const bool pay = residues_pay(p, m, rare.residues) && (m <= kFewRows || pays({Method::kClamped, 4}, rare));
+    const bool residues = forced.method == kResidues || (pay && forced.method != kTwoDigits && (few || forced.decode != kDecodes[0]));
+    if (rare.residues > 0 && residues) return {kResidues, few ? Decode::kRegisters : Decode::kPanel, !few};
     if (has_two_digits(p) && (forced.method == kTwoDigits || few)) return {kTwoDigits, Decode::kRegisters};
     return {kWords, where};
   }

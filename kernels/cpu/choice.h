@@ -40,7 +40,7 @@ struct Traits {
   bool quick_float;          // carrier kFloat: as quick as a matrix product of torch's that is not tuned for the CPU
 };
 
-// Methods of carrier kInt16: few rows as linear_two_digits.h does, many as linear_residues.h does (neither where there is a dot
+// Methods of carrier kInt16: as linear_two_digits.h does, up to 4 rows, or as linear_residues.h does (neither where there is a dot
 // product instruction), or int16 digits.
 inline constexpr const char *kTwoDigits = "two_digits", *kResidues = "residues", *kWords = "words";
 
@@ -87,7 +87,8 @@ inline constexpr MethodLine kMethods[] = {
      [](int bits, Lookup l) { return l == Lookup::kTable || bits == 8; }},
 };
 
-// What is rare, or a method is not the quickest: a share of blocks that the weight's layout marks, of activations beyond kClamp.
+// What is rare, or a method is not the quickest: a share of blocks that the weight's layout marks, of activations beyond the clamp
+// (byte_limits).
 struct Rare {
   double marked = 0, beyond = 0;
   double residues = 0;  // of weights that the layout lists, see residues.h

@@ -169,14 +169,19 @@ struct PackedDigits<Isa, kBits, Lookup::kSignedTable, true> {
 
   PackedDigits(const uint8_t* panel, const uint8_t* digits, int) : panel(panel), magnitudes(digits) {}
   template <int kQuad>
-  MF_INLINE typename Isa::Bytes quad(int64_t half) const {
+  MF_INLINE Signed<Isa> signed_quad(int64_t half) const {
     const uint8_t* block = panel + (half >> 1) * kBits * kRowBytes;
     const auto magnitude = magnitudes.select(low_bits<Isa, kBits, kQuad>(block, half & 1), [&](auto bit) MF_ALWAYS_INLINE {
       return top_bits<Isa, kBits, kQuad, bit>(block, half & 1);
     });
     constexpr bool kBesideOthers = kBits == 6;  // a bit below the sign can be set in the row
     const auto sign = top_bits<Isa, kBits, kQuad, kBits - 1, kBesideOthers>(block, half & 1);
-    return Isa::sign8(magnitude, kBesideOthers ? sign : Isa::either(sign, Isa::splat_byte(1)));
+    return {magnitude, kBesideOthers ? sign : Isa::either(sign, Isa::splat_byte(1))};
+  }
+  template <int kQuad>
+  MF_INLINE typename Isa::Bytes quad(int64_t half) const {
+    const auto w = signed_quad<kQuad>(half);
+    return Isa::sign8(w.magnitude, w.sign);
   }
 };
 

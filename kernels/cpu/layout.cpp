@@ -48,7 +48,7 @@ void for_pieces(const Layout& l, int bits, int output, int k, Visit visit) {
 // Writes the marks of a panel, an output after the other.
 class Marker {
  public:
-  explicit Marker(const Plan& plan) : plan_(plan), guards_sums_(guards_sums(plan)), residue_bits_(residue_bits(plan)) {
+  explicit Marker(const Plan& plan) : plan_(plan), guards_sums_(guards_sums(plan)), residue_bits_(residue_bits(plan)), limits_(byte_limits(plan)) {
     const Operand& o = plan.weight;
     for (int stored = 0; stored < (1 << o.bits); ++stored) {
       digit_[stored] = byte_digit(o.grid[stored ^ o.code_flip], residue_bits_).digit;
@@ -76,7 +76,7 @@ class Marker {
     for (size_t i = 0; i < sums_.size(); ++i)
       if (sums_[i] * plan_.largest_activation > 32767) marks[i / 2 * kSpan / kBlock] = 1;
   }
-  // Octets where a pair of products with activations plus kClamp, which are 0 .. 2 kClamp, could be too large, and both of a
+  // Octets where a pair of products with activations plus the clamp, which are 0 .. 2 clamp, could be too large, and both of a
   // span where a norm is.
   void mark_octets(const std::vector<uint8_t>& stored, uint8_t* marks) {
     digits_.assign(plan_.k_padded, digit_[0]);
@@ -89,9 +89,9 @@ class Marker {
         squares[i % 4 / 2] += a * a + b * b;
         most[i / kOctet] = std::max({most[i / kOctet], up, up - a - b});
       }
-      const bool large = std::max(squares[0], squares[1]) > kWeightNorm * kWeightNorm;
+      const bool large = std::max(squares[0], squares[1]) > limits_.weight_norm * limits_.weight_norm;
       for (int i = 0; i < 2; ++i)
-        if (large || most[i] * 2 * kClamp > 32767) marks[span / kBlock] |= 1 << (span % kBlock / kOctet + i);
+        if (large || most[i] * 2 * limits_.clamp > 32767) marks[span / kBlock] |= 1 << (span % kBlock / kOctet + i);
     }
   }
   void mark_windows(const std::vector<uint8_t>& stored, uint8_t* marks) const {
@@ -105,6 +105,7 @@ class Marker {
   const Plan& plan_;
   bool guards_sums_;
   int residue_bits_;
+  ByteLimits limits_;
   int64_t size_[256], digit_[256];
   int window_[256] = {};  // of exponents, by code
   std::vector<int64_t> sums_, digits_;

@@ -1,7 +1,7 @@
 // y = x @ w.T with weights and activations of 8 bits, whose products leave room for one pair in int16 (clamps_activations).
 //
-// vpmaddubsw multiplies unsigned by signed bytes. Activations cut off at +-kClamp and made unsigned by adding kClamp need
-// nothing done for their signs, and one int16 sum takes the products of four quads, if it starts with -kClamp times the weights'
+// vpmaddubsw multiplies unsigned by signed bytes. Activations cut off at +-c (byte_limits) and made unsigned by adding c need
+// nothing done for their signs, and one int16 sum takes the products of four quads, if it starts with -c times the weights'
 // sum, whatever wraps on the way: the sum itself is at most the norm of its 8 weights times that of its 8 activations, and both
 // are small but for few spans (16 k's). Activations there are cut off further down, and weights are halved, in the octets
 // (8 k's of 16 outputs) that the layout marks. So
@@ -12,6 +12,7 @@
 #pragma once
 
 #include "bytes.h"
+#include "residues.h"
 #include "tiles_int8.h"
 
 namespace minifloat {
@@ -42,20 +43,22 @@ struct CutOff {
 
 // What a call's activations are made into, once for all panels.
 struct ClampedRows {
-  std::vector<uint8_t> kept;  // (m, k_padded), plus kClamp
+  std::vector<uint8_t> kept;  // (m, k_padded), plus the clamp
   CutOff above, below;
 
   explicit ClampedRows(const LinearArgs& a) : kept(a.m * a.plan->k_padded), above(a), below(a) {
     const Plan& p = *a.plan;
     const int64_t length = p.fold_padded;
+    const ByteLimits limits = byte_limits(p);
+    const int8_t clamp = int8_t(limits.clamp), clamp_of_full = int8_t(limits.clamp_of_full);
     std::vector<uint8_t> over(length), under(length);
     for (int64_t i = 0; i < a.m * p.folds; ++i) {
       const int8_t* x = static_cast<const int8_t*>(a.x.digits) + i * length;
       uint8_t* to = kept.data() + i * length;
-      cut_off(x, length, kClamp, kClamp, to, over.data(), under.data());
+      cut_off(x, length, clamp, clamp, to, over.data(), under.data());
       for (int64_t k = 0; k < length; k += 2 * kSpan) {
-        if (squares_within(to + k, kClamp, kActivationNorm * kActivationNorm)) continue;
-        cut_off(x + k, 2 * kSpan, kClampOfFull, kClamp, to + k, over.data() + k, under.data() + k);
+        if (squares_within(to + k, clamp, limits.activation_norm * limits.activation_norm)) continue;
+        cut_off(x + k, 2 * kSpan, clamp_of_full, clamp, to + k, over.data() + k, under.data() + k);
       }
       const int32_t first = int32_t(i % p.folds * (length / 4));
       above.add(over, first);
@@ -71,13 +74,15 @@ struct HalvedPanel {
   Scratch rests, rest_starts;        // (octets, kOctetBytes), (octets, kRowBytes), of w - w'
   std::vector<int32_t> rest_at;      // where the marked octets' activations stand in a row
   std::vector<int64_t> rest_ends;    // (folds)
+  const int clamp;
 
   explicit HalvedPanel(const Plan& p)
       : digits(p.k_padded * kPanel),
         starts(p.k_padded / kSpan * kRowBytes),
         rests(p.k_padded * kPanel),
         rest_starts(p.k_padded / kOctet * kRowBytes),
-        rest_ends(p.folds) {}
+        rest_ends(p.folds),
+        clamp(byte_limits(p).clamp) {}
 
   template <class Source>
   void decode(const Plan& p, const Panel& panel, const Source& source) {
@@ -91,7 +96,7 @@ struct HalvedPanel {
           for (int i = 0; i < kBlock / kOctet; ++i)
             if (panel.marks[block] >> i & 1) halve(kBlock / kOctet * block + i);
         for (int64_t span = block * kBlock / kSpan; span < (block + 1) * kBlock / kSpan; ++span)
-          Isa::store(starts.data + span * kRowBytes, start_of<4>(digits.data + span * kSpanBytes, kClamp));
+          Isa::store(starts.data + span * kRowBytes, start_of<4>(digits.data + span * kSpanBytes, clamp));
       }
       rest_ends[f] = int64_t(rest_at.size());
     }

@@ -1,17 +1,16 @@
-// y = x @ w.T where a weight is a byte digit and, rarely, a residue (residues.h; carrier kInt16).
+// y = x kFewRows w.T where a weight is a byte digit and, rarely, a residue (residues.h; carrier kInt16).
 //
 // linear_clamped.h multiplies the digits. Products with residues, which are listed by their power of two and sign, are sums of
 // activations: 16 or 32 rows are added at a time, from a copy of x that has the rows of a k side by side.
 #pragma once
 
-#include "linear_clamped.h"
-#include "residues.h"
+#include "linear_residues_few.h"
 
 namespace minifloat {
 namespace {
 
 // Activations of 16 or 32 rows that are added at a time.
-constexpr int kFewRows = 16, kManyRows = 32;
+constexpr int kRowsAtOnce = 16, kMoreRowsAtOnce = 32;
 
 // Rows of activations as bytes, and the same with block_rows rows of each k side by side, and one k more, which is 0.
 struct ByteRows {
@@ -21,7 +20,7 @@ struct ByteRows {
   const int64_t by_k_row;            // bytes of it for each row
 
   explicit ByteRows(const LinearArgs& a)  // of int16 digits
-      : block_rows(a.m > kFewRows ? kManyRows : kFewRows),
+      : block_rows(a.m > kRowsAtOnce ? kMoreRowsAtOnce : kRowsAtOnce),
         padded(ceil_div(a.m, block_rows) * block_rows),
         bytes(padded * a.plan->k_padded),
         by_k(padded * (a.plan->k_padded + 1)),
@@ -29,7 +28,7 @@ struct ByteRows {
     const int64_t k_padded = a.plan->k_padded;
     for (int64_t m = 0; m < a.m; ++m)
       narrow_exchanged(static_cast<const int16_t*>(a.x.digits) + m * k_padded, k_padded, bytes.data() + m * k_padded);
-    for (int64_t m = 0; m < padded; m += kFewRows) {
+    for (int64_t m = 0; m < padded; m += kRowsAtOnce) {
       const int64_t within = m % block_rows;
       transpose_rows(bytes.data() + m * k_padded, k_padded, rows_by_k(m - within) + within, block_rows);
     }
@@ -42,6 +41,10 @@ template <int kRows>
 void add_listed(const int8_t* by_k, const ResidueLists& lists, int64_t panel, int32_t* to) {
   constexpr int kParts = kRows / 16;
   for (int output = 0; output < kPanel; ++output) {
+    const int32_t* const lists_of_output = lists.begins + lists.list(panel, output, 0, 0);
+    const int32_t begin = lists_of_output[0], end = lists_of_output[2 * lists.bits];
+    const uint16_t* const of_next_panel = lists.at + lists_of_output[kPanel * 2 * lists.bits];
+    for (int32_t i = 0; i < end - begin; i += 32) __builtin_prefetch(of_next_panel + i, 0, 2);
     constexpr int64_t kMost = 32767 / 128 / kResiduesATime * kResiduesATime;  // in an int16 sum
     __m256i totals[2 * kParts];
     MF_UNROLL for (auto& total : totals) total = _mm256_setzero_si256();
@@ -98,7 +101,7 @@ class ResidueSums {
     done_ = std::min(panel + kPanels, end_);
     for (int64_t m = 0; m < rows_.padded; m += rows_.block_rows) {
       for (int64_t p = first_; p < done_; ++p) {
-        const auto add = rows_.block_rows == kFewRows ? add_listed<kFewRows> : add_listed<kManyRows>;
+        const auto add = rows_.block_rows == kRowsAtOnce ? add_listed<kRowsAtOnce> : add_listed<kMoreRowsAtOnce>;
         add(rows_.rows_by_k(m), lists_, p, sums_of(p, m));
       }
     }
@@ -121,6 +124,10 @@ void linear_residues_bits(const LinearArgs& exchanged, int64_t begin, int64_t en
   const int bits = residue_bits(p);
   uint8_t digits[1 << kBits];
   for (int code = 0; code < (1 << kBits); ++code) digits[code] = uint8_t(byte_digit(p.weight.grid[code], bits).digit);
+  if constexpr (kBits <= 6) {
+    if (exchanged.m <= kFewRows && exchanged.choice.decode == Decode::kRegisters)
+      return few_residues_bits<Isa, kBits>(exchanged, digits, begin, end);
+  }
   ByteRows rows(exchanged);
   LinearArgs a = exchanged;
   a.x.digits = rows.bytes.data();

@@ -72,6 +72,7 @@ constexpr int32_t kVersion = 3;
 
 constexpr int kPanel = 16;  // outputs that are interleaved, one per 32-bit lane of 64 bytes
 constexpr int kBlock = 32;  // k's per block of the weight layout
+constexpr int kOctet = 8, kSpan = 16;  // k's of which activations are cut off together, and weights halved
 constexpr int kRowBytes = 64;
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -99,15 +100,7 @@ constexpr int kGuardedDepth = 4;
 inline bool guards_sums(const Plan& p) {
   return p.carrier == kInt8 && p.signed_depth >= kGuardedDepth / 2 && p.signed_depth < kGuardedDepth;
 }
-// kInt8: whether one pair of products fits int16 for certain, but four mostly do where activations are cut off at +-kClamp. Of a
-// sum's 8 activations and 8 weights the norms are at most kActivationNorm, as it is where all 8 are cut off at kClampOfFull, and
-// kWeightNorm. The layout marks the octets (8 k's of 16 outputs) whose weights are larger.
-constexpr int kClamp = 87, kOctet = 8, kSpan = 16;
-constexpr int kActivationNorm = 161, kWeightNorm = 203, kClampOfFull = 56;
-static_assert(kActivationNorm * kWeightNorm <= 32767);
-static_assert(8 * kClampOfFull * kClampOfFull <= kActivationNorm * kActivationNorm);
-static_assert(8 * 64 * 64 <= kWeightNorm * kWeightNorm && 4 * kClamp * 64 <= 32767);  // halved weights
-static_assert((128 - kClampOfFull) * 256 <= 32767);                                    // what is cut off times any weights
+// kInt8: whether one pair of products fits int16 for certain, but four mostly do where activations are cut off.
 inline bool clamps_activations(const Plan& p) { return p.carrier == kInt8 && p.signed_depth == 1 && p.fold_padded >= 4 * kBlock; }
 // Position of element k in the padded K of the layout.
 inline int64_t padded_position(const Plan& p, int64_t k) {

@@ -21,13 +21,45 @@ int64_t section_bytes(const Plan& plan, int bits, int64_t entries) {
   return section_at(plan) - layout_of(plan).bytes + int64_t(sizeof(int64_t)) + begins + entries * int64_t(sizeof(uint16_t));
 }
 
+constexpr ByteLimits limits_of(int largest, int clamp) {
+  const int weight_norm = largest * 8 / 5, activation_norm = 32767 / weight_norm;
+  int clamp_of_full = 1;
+  while (8 * (clamp_of_full + 1) * (clamp_of_full + 1) <= activation_norm * activation_norm) ++clamp_of_full;
+  return {clamp, weight_norm, activation_norm, clamp_of_full};
+}
+// Both are by measurement: grids of 8 bits need halved weights rarely with it, and bytes with residues are of smaller deviation.
+constexpr int kClamp = 87, kClampBesideResidues = 102;
+constexpr bool limits_hold(int largest, int clamp) {
+  const ByteLimits l = limits_of(largest, clamp);
+  const int half = (largest + 1) / 2;
+  return 8 * half * half <= l.weight_norm * l.weight_norm && 4 * l.clamp * half <= 32767 &&  // halved weights
+         (128 - l.clamp_of_full) * 256 <= 32767;                                              // what is cut off times any
+}
+static_assert(limits_hold(128, kClamp));
+static_assert([] {
+  bool hold = true;
+  for (int largest = 64; largest < 128; ++largest) hold &= limits_hold(largest, kClampBesideResidues);
+  return hold;
+}());
+
+int largest_magnitude(const Operand& o) {
+  int largest = 0;
+  for (int code = 0; code < 1 << o.bits; ++code) largest = std::max(largest, std::abs(o.grid[code]));
+  return largest;
+}
+
 }  // namespace
+
+ByteLimits byte_limits(const Plan& p) {
+  const int bits = residue_bits(p);
+  return bits ? limits_of(byte_digit(largest_magnitude(p.weight), bits).digit, kClampBesideResidues) : limits_of(127, kClamp);
+}
 
 int residue_bits(const Plan& p) {
   const bool whole_rows = p.folds == 1 && p.fold_padded >= 4 * kBlock && p.k_padded < 65535;
   if (!multiplies_significands(p) || p.carrier != kInt16 || p.weight.bits > 7 || !whole_rows || p.largest_activation > 128) return 0;
-  int largest = 0, bits = 0;
-  for (int code = 0; code < 1 << p.weight.bits; ++code) largest = std::max(largest, std::abs(p.weight.grid[code]));
+  const int largest = largest_magnitude(p.weight);
+  int bits = 0;
   while (byte_digit(largest, bits).digit > 127) ++bits;
   return bits;
 }
@@ -39,8 +71,12 @@ ByteDigit byte_digit(int grid, int residue_bits) {
 }
 
 // Per 16 rows and output bytes save 0.05 ns for each k, decoding them as much again as 4 rows do; what is listed costs 0.45 ns each
-// and 16 ns for both lists of a bit (Zen 4, 3 GHz).
+// and 16 ns for both lists of a bit. Of few rows 2 save 0.017 ns, 3 and 4 0.031, and what is listed costs 0.3 (Zen 4, 3 GHz).
 bool residues_pay(const Plan& p, int64_t m, double share) {
+  if (m <= kFewRows) {
+    const double saved = m == 1 ? 0 : m == 2 ? 0.017 : 0.031;
+    return has_two_digits(p) && saved * double(p.k) >= 0.3 * share * double(p.k) + 16 * residue_bits(p);
+  }
   const double tiles = double(ceil_div(m, kPanel));
   const double saved = 0.05 * double(p.k) * double(m + 4) / kPanel;
   const double spent = tiles * (0.45 * share * double(p.k) + 16 * residue_bits(p));

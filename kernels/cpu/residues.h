@@ -19,7 +19,18 @@ struct ByteDigit {
 };
 ByteDigit byte_digit(int grid, int residue_bits);
 
-// Whether a call of m rows is quicker so, of weights of which such a share is listed.
+// What int16 sums of four pairs of products need, of signed bytes times activations that are cut off at +-clamp (linear_clamped.h):
+// a pair of weights is at most 32767 / (2 clamp); of a sum's 8 weights and 8 activations the norms are at most these, as the
+// activations' is where all 8 are cut off at clamp_of_full. The layout marks the octets (8 k's of 16 outputs) whose weights are larger.
+struct ByteLimits {
+  int clamp, weight_norm, activation_norm, clamp_of_full;
+};
+ByteLimits byte_limits(const Plan& p);
+
+constexpr int kFewRows = 4;  // up to here bytes are decoded in registers
+
+// Whether a call of m rows is quicker so, of weights of which such a share is listed: quicker than int16 digits, or with few rows
+// than two digits.
 bool residues_pay(const Plan& p, int64_t m, double share);
 
 // Whether two bytes make every magnitude, each from a table of 16; linear_two_digits.h multiplies those.
@@ -34,6 +45,7 @@ struct ResidueLists {
   const uint16_t* at;
 
   int64_t list(int64_t panel, int output, int bit, int sign) const { return ((panel * kPanel + output) * bits + bit) * 2 + sign; }
+  const uint16_t* of_panel(int64_t panel) const { return at + begins[list(panel, 0, 0, 0)]; }
 };
 
 // The lists of all panels, made before the layout is: how long they are depends on the weights.

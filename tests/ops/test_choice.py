@@ -209,13 +209,17 @@ def test_what_is_not_rare(on_avx2, weight, marked, beyond, method):
 @pytest.mark.parametrize(
     ("weight", "k", "rows", "beyond", "residues", "want"),
     [
-        ("e3m1-row", 4096, 4, 0.011, 0.034, ("two_digits", "registers")),
+        ("e3m1-row", 4096, 1, 0.011, 0.034, ("two_digits", "registers")),
+        ("e3m1-row", 4096, 2, 0.011, 0.034, ("residues", "registers")),
+        ("e3m1-row", 4096, 4, 0.5, 0.034, ("residues", "registers")),  # nothing is cut off
+        ("e3m1-row", 384, 4, 0.011, 0.042, ("two_digits", "registers")),  # short lists
         ("e3m1-row", 4096, 5, 0.011, 0.034, ("residues", "panel")),
         ("e3m1-row", 384, 64, 0.011, 0.042, ("words", "panel")),  # short lists
         ("e3m1-row", 1024, 64, 0.011, 0.036, ("residues", "panel")),
         ("e3m1-row", 4096, 64, 0.011, 0.0, ("words", "panel")),  # so many that they are left out
         ("e3m1-row", 4096, 64, 0.1, 0.034, ("words", "panel")),  # many large activations
-        ("e3m2-row", 4096, 4, 0.011, 0.073, ("two_digits", "registers")),
+        ("e3m2-row", 4096, 2, 0.011, 0.073, ("two_digits", "registers")),
+        ("e3m2-row", 4096, 4, 0.011, 0.073, ("residues", "registers")),
         ("e3m2-row", 4096, 8, 0.011, 0.073, ("words", "panel")),
         ("e3m2-row", 4096, 12, 0.011, 0.073, ("residues", "panel")),
         ("e3m3-row", 4096, 4, 0.011, 0.0, ("words", "registers")),
@@ -224,6 +228,16 @@ def test_what_is_not_rare(on_avx2, weight, marked, beyond, method):
 )
 def test_grids_of_more_than_8_bits(on_avx2, weight, k, rows, beyond, residues, want):
     assert mf.ops.choice(plan_of(weight, "int8-row", k), rows, 0.01, beyond, residues) == want
+
+
+def has_lists(q):
+    """Whether the layout of this instruction set is longer than the scalar one's."""
+    spec, isa = mf.QuantSpec.parse("int8-row"), mf.ops.isa()
+    layout = mf.ops.prepare(q, spec)[0]
+    mf.ops.select_isa("scalar")
+    without = mf.ops.prepare(q, spec)[0]
+    mf.ops.select_isa(isa)
+    return layout.numel() > without.numel()
 
 
 @pytest.mark.parametrize("weight", ["e3m1-row", "e3m1-tensor", "e3m2-row", "e3m3-row"])
@@ -241,19 +255,44 @@ def test_residues(isa, weight, k):
     w[:, 0] = f.max
     q = mf.quantize(w, weight)
     assert torch.equal(q.dequantize(), w)
-    spec = mf.QuantSpec.parse("int8-row")
-    layout = mf.ops.prepare(q, spec)[0]
-    mf.ops.select_isa("scalar")
-    without = mf.ops.prepare(q, spec)[0]
-    mf.ops.select_isa(isa)
-    assert (layout.numel() > without.numel()) == (isa == "avx2")
+    assert has_lists(q) == (isa == "avx2")
     x = torch.randn(70, k, generator=generator)
     x[:2] = torch.tensor([[1.0], [-1.0]])
-    for m in (1, 5, 16, 17, 33, 70):
+    for m in (1, 2, 3, 4, 5, 16, 17, 33, 70):
         want = mf.emulator.linear(x[:m], q, None, "int8-row")
-        for method in ("residues", "words", ""):
-            with mf.ops.forced_choice(method):
+        for method, decode in product(("residues", "words", ""), ("", "panel")):
+            with mf.ops.forced_choice(method, decode):
                 assert torch.equal(mf.linear(x[:m], q, activation="int8-row"), want), (m, method)
+
+
+@pytest.mark.parametrize(("weight", "part"), [("e3m1", 1 / 2), ("e3m2", 3 / 7)])
+@pytest.mark.parametrize("half", [0, 1])
+def test_residues_beside_bytes_of_large_norms(on_avx2, weight, part, half):
+    """Eight products, in one half of the quads of a span, exceed int16 by the norm of either side."""
+    largest = mf.Format.parse(weight).max
+    generator = torch.Generator().manual_seed(13)
+    lane = slice(2 * half, 2 * half + 2)
+    signs = torch.randint(0, 2, (104, 4, 2), generator=generator) * 2.0 - 1
+    w = largest * torch.randn(40, 104, 4, 4, generator=generator).clamp(-3, 3) / 3.2
+    w[::2, 1::3, :, lane] = largest * part * signs[1::3]  # a norm that the layout does not mark
+    w[::2, 2::9, :, lane] = largest * signs[2::9]
+    w[::2, 3::9, 0, lane] = largest  # a pair of one sign, too large for activations plus what they are cut off at
+    w[:, 0, 0, 0] = largest  # so that scales are 1
+    x = torch.randint(-9, 10, (8, 104, 4, 4), generator=generator).float()
+    x[::2, 1::3, :, lane] = 127 * signs[1::3]
+    x[1::2, 2::3, :, lane] = -60 * signs[2::3]  # a norm that needs no guard
+    x[:, 3::9, 0, lane] = 127
+    x[:, 0, 0, 0] = 127
+    w, x = w.reshape(40, 1664), x.reshape(8, 1664)
+    q = mf.quantize(w, f"{weight}-row")
+    plan = mf.ops.prepare(q, mf.QuantSpec.parse("int8-row"))[1]
+    assert has_lists(q)
+    for rows in (x[:1], x[:2], x[1:4], x[:4], x):
+        want = mf.emulator.linear(rows, q, None, "int8-row")
+        for decode in ("registers", "panel") if len(rows) <= 4 else ("panel",):
+            with mf.ops.forced_choice("residues", decode):
+                assert mf.ops.choice(plan, len(rows), residues=0.05) == ("residues", decode)
+                assert torch.equal(mf.linear(rows, q, activation="int8-row"), want), len(rows)
 
 
 def test_layouts_with_residues(on_avx2):
