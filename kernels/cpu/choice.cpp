@@ -36,7 +36,7 @@ const MethodLine* method_line(const Plan& p, const Traits& traits, Decode where,
   if (traits.has_dot) return kMethods;
   const MethodLine* quickest = nullptr;
   for (const MethodLine& line : kMethods) {
-    if (for_panels_only(line.method, lookup) && where != Decode::kPanel) continue;
+    if (where == Decode::kPanel ? for_registers_only(line.method) : for_panels_only(line.method, lookup)) continue;
     if (line.method.kind == Method::kDot || !line.exact(p) || !line.compiled(p.weight.bits, lookup)) continue;
     if (forced.method == line.name) return &line;
     if (!quickest && pays(line.method, rare)) quickest = &line;

@@ -11,7 +11,7 @@ namespace minifloat {
 struct Method {
   enum Kind { kDot, kOffset, kModular, kSigned, kClamped, kNibbles, kTwoDigits } kind;
   int depth;             // pairs of products per int16 sum
-  bool guarded = false;  // so deep only in blocks that the layout does not mark, see guards_sums
+  bool guarded = false;  // so deep only in blocks that the layout does not mark, see guards_sums, byte_limits
 };
 // One int16 sum is all of a fold of one block (32 k's): widened once, never added up.
 constexpr bool is_one_block(Method m) { return m.kind == Method::kModular && m.depth == 8; }
@@ -25,6 +25,9 @@ constexpr bool for_panels_only(Method m, Lookup lookup) {
   return (m.kind == Method::kModular && !is_one_block(m)) || m.kind == Method::kClamped ||
          (m.kind == Method::kNibbles && lookup != Lookup::kNone);
 }
+
+// Many rows are unlikely to have small norms all.
+constexpr bool for_registers_only(Method m) { return m.kind == Method::kSigned && m.guarded; }
 
 // Few rows: decode in registers, again for every tile of rows. Many: decode a panel of 16 outputs once, into L1 or L2.
 // Float contract, more rows still: decode to memory and call torch's matrix product.
@@ -81,6 +84,8 @@ inline constexpr MethodLine kMethods[] = {
     {"offset1", {Method::kOffset, 1}, [](const Plan& p) { return p.depth >= 1; },
      [](int bits, Lookup l) { return l == Lookup::kMagnitudes || (l == Lookup::kTable ? bits >= 4 && bits <= 7 : bits >= 7); }},
     {"clamped4", {Method::kClamped, 4}, clamps_activations, [](int bits, Lookup) { return bits >= 7; }},
+    {"signed4", {Method::kSigned, kGuardedDepth, true}, clamps_activations,
+     [](int bits, Lookup l) { return l == Lookup::kNone && bits == 8; }},
     {"signed1", {Method::kSigned, 1}, [](const Plan& p) { return p.signed_depth >= 1; },
      [](int bits, Lookup l) { return l == Lookup::kTable ? bits >= 7 : bits == 8; }},
     {"nibbles", {Method::kNibbles, 1}, [](const Plan&) { return true; },

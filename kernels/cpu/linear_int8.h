@@ -4,8 +4,9 @@
 // The dot product instruction sums four u8 x s8 products in int32. Without it pairs of products are summed in int16, as many
 // as fit by the plan's proof, then widened (vpmaddubsw, vpmaddwd). Sums that start with the correction are those of grid
 // values, which are smaller: twice as many fit, whatever wraps on the way (kModular), and twice as many again where the weights
-// at hand leave room (guarded). Where not even one pair fits, |w| times the activation with w's sign does (vpsignb), or most
-// activations are small (linear_clamped.h); and if the activations hold -128, digits are split into nibbles.
+// at hand leave room (guarded). Where not even one pair fits, |w| times the activation with w's sign does (vpsignb; four pairs of
+// it where norms of both leave room), or most activations are small (linear_clamped.h); and if the activations hold -128, digits
+// are split into nibbles.
 #pragma once
 
 #include "bytes.h"
@@ -123,17 +124,33 @@ struct TileCall {
   std::vector<int32_t> starts;  // (m, folds): offset * sum of the activations; 0 with zero points
   std::vector<int32_t> windows; // kModular, (k_padded / 4 / depth, m): two int16 that pairs of products are added to
   Scratch sums;                 // for MemorySums
+  std::vector<uint8_t> large;   // guarded kSigned, of blocks: whether an activation's norm is too large (byte_limits)
 };
+
+// Of the blocks of k's, whether one of m rows has a norm above byte_limits there.
+inline std::vector<uint8_t> blocks_of_large_norm(const Plan& p, const int8_t* rows, int64_t m) {
+  std::vector<uint8_t> large(p.k_padded / kBlock);
+  const int32_t norm = byte_limits(p).activation_norm;
+  for (const int8_t* row = rows; row < rows + m * p.k_padded; row += p.k_padded)
+    for (size_t block = 0; block < large.size(); ++block)
+      large[block] |= !squares_within(reinterpret_cast<const uint8_t*>(row + block * kBlock), 0, norm * norm);
+  return large;
+}
 
 // add_span, where the method is guarded: in a marked block every pair of products is widened.
 template <class Isa, Method kMethod, int kPanels, int kRows, int kQuads, int kChains, class Source, class Sums>
-MF_INLINE void add_guarded(const Plan& p, const Panel& panel, const Source* sources, int64_t half, const int8_t* const* x,
-                           const int32_t* windows, int64_t m, Sums& sums) {
+MF_INLINE void add_guarded(const TileCall& call, const Panel& panel, const Source* sources, int64_t half, const int8_t* const* x,
+                           const int32_t* windows, Sums& sums) {
+  constexpr Method kPairs{Method::kSigned, 1};
+  const int64_t m = call.args->m;
   if constexpr (kMethod.guarded) {
-    static_assert(kPanels == 1 && kMethod.kind == Method::kModular && kMethod.depth == kGuardedDepth);
-    if (__builtin_expect(panel.marks[half / 2], 0)) {
-      const GridOf<Isa, Source> grid{*sources, Isa::splat_byte(p.offset)};
-      return add_span<Isa, Method{Method::kSigned, 1}, 1, kRows, kQuads, kChains>(&grid, half, x, windows, m, sums);
+    static_assert(kPanels == 1 && kMethod.depth == kGuardedDepth);
+    if constexpr (kMethod.kind == Method::kSigned) {
+      if (__builtin_expect(panel.marks[half / 2] | call.large[half / 2], 0))
+        return add_span<Isa, kPairs, 1, kRows, kQuads, kChains>(sources, half, x, windows, m, sums);
+    } else if (__builtin_expect(panel.marks[half / 2], 0)) {
+      const GridOf<Isa, Source> grid{*sources, Isa::splat_byte(call.args->plan->offset)};
+      return add_span<Isa, kPairs, 1, kRows, kQuads, kChains>(&grid, half, x, windows, m, sums);
     }
   }
   add_span<Isa, kMethod, kPanels, kRows, kQuads, kChains>(sources, half, x, windows, m, sums);
@@ -193,13 +210,13 @@ void tile(const TileCall& call, const AnyPanel* panels, const Source* sources, i
       }
       if (halves % 2 == 0) {
         for (int64_t block = f * halves / 2; block < (f + 1) * halves / 2; ++block) {
-          add_guarded<Isa, kMethod, kPanels, kRows, 8, kChains>(p, *panels, sources, 2 * block, x, windows, a.m, sums);
+          add_guarded<Isa, kMethod, kPanels, kRows, 8, kChains>(call, *panels, sources, 2 * block, x, windows, sums);
           if constexpr (kMethod.kind == Method::kModular) windows += 8 / kMethod.depth * a.m;
           ahead.fetch();
         }
       } else {
         for (int64_t h = f * halves; h < (f + 1) * halves; ++h) {
-          add_guarded<Isa, kMethod, kPanels, kRows, 4, kChains>(p, *panels, sources, h, x, windows, a.m, sums);
+          add_guarded<Isa, kMethod, kPanels, kRows, 4, kChains>(call, *panels, sources, h, x, windows, sums);
           if constexpr (kMethod.kind == Method::kModular) windows += 4 / kMethod.depth * a.m;
         }
       }
@@ -235,7 +252,7 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
   constexpr bool kSelects = kLookup == Lookup::kTable && kBits >= 5 && Isa::kSelectsTables;
   constexpr int kFusedRows = kSelects ? Isa::kSelectRows : Isa::kFusedRows;
   constexpr int kStreams = Isa::kStreams;
-  TileCall call{&a, {}, {}, Scratch(kRowBytes * std::max(Isa::kRows, std::max(kFusedRows, kStreams)))};
+  TileCall call{&a, {}, {}, Scratch(kRowBytes * std::max(Isa::kRows, std::max(kFusedRows, kStreams))), {}};
   std::vector<float> scales(l.groups * kPanel);
   const int64_t panel_scale_bytes = l.groups * kPanel * scale_bytes(p.weight);
   call.starts.resize(a.m * p.folds);
@@ -244,12 +261,14 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
     std::vector<int16_t> pairs;
     for (int64_t m = 0; m < a.m; ++m) start_windows<4 * kMethod.depth>(a, m, pairs, call.windows.data() + m);
   }
+  if constexpr (kSigned && kMethod.guarded) call.large = blocks_of_large_norm(p, static_cast<const int8_t*>(a.x.digits), a.m);
   if (!p.weight.has_zero_point && kOffsetSums) {
     for (int64_t i = 0; i < a.m * p.folds; ++i) call.starts[i] = p.offset * a.x.sums[i];
   }
   using Source = PackedDigits<Isa, kBits, kLookup, kSigned>;
   const auto source_of = [&](const Panel& panel) { return Source(panel.codes, digits, p.offset); };
   const bool fused = a.choice.decode == Decode::kRegisters;
+  constexpr Method kBeside = kMethod.guarded ? Method{Method::kSigned, 1} : kMethod;  // at M = 1: DRAM is what it waits for
   if constexpr (kFusedRows > 0 && kStreams > 1 && !for_panels_only(kMethod, kLookup)) {
     const auto side_by_side = [&](auto plain_powers) {
       const int64_t apart = (end - begin) / kStreams;
@@ -257,7 +276,7 @@ void linear_int8_panels(const LinearArgs& a, const uint8_t* digits, int64_t begi
         for_numbers<kStreams>([&](auto... stream) {
           const UnscaledPanel<Isa, plain_powers> panels[] = {{p, l, a.weight, i + stream * apart}...};
           const Source sources[] = {source_of(panels[stream])...};
-          tile<Isa, kMethod, kStreams, 1>(call, panels, sources, 0, {nullptr, 0});
+          tile<Isa, kBeside, kStreams, 1>(call, panels, sources, 0, {nullptr, 0});
         });
       }
       begin += kStreams * apart;

@@ -17,16 +17,14 @@ struct FewByteRows {
   std::vector<uint8_t> large_block;  // (k_padded / 32)
 
   explicit FewByteRows(const LinearArgs& a)  // of int16 digits
-      : bytes(a.m * a.plan->k_padded), by_k(kFewRows * (a.plan->k_padded + 2)), large_block(a.plan->k_padded / kBlock) {
+      : bytes(a.m * a.plan->k_padded), by_k(kFewRows * (a.plan->k_padded + 2)) {
     const int64_t k_padded = a.plan->k_padded;
-    const int32_t most = byte_limits(*a.plan).activation_norm * byte_limits(*a.plan).activation_norm;
     narrow_exchanged(static_cast<const int16_t*>(a.x.digits), int64_t(bytes.size()), bytes.data());
     for (int64_t m = 0; m < a.m; ++m) {
       const int8_t* row = bytes.data() + m * k_padded;
       for (int64_t k = 0; k < k_padded; ++k) by_k[kFewRows * k + m] = row[k];
-      for (int64_t k = 0; k < k_padded; k += kBlock)
-        large_block[k / kBlock] |= !squares_within(reinterpret_cast<const uint8_t*>(row + k), 0, most);
     }
+    large_block = blocks_of_large_norm(*a.plan, bytes.data(), a.m);
   }
 };
 

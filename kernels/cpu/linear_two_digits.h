@@ -71,7 +71,7 @@ void linear_two_digits_bits(const LinearArgs& exchanged, int64_t begin, int64_t 
   narrow_exchanged(static_cast<const int16_t*>(exchanged.x.digits), int64_t(rows.size()), rows.data());
   LinearArgs a = exchanged;
   a.x.digits = rows.data();
-  const TileCall call{&a, std::vector<int32_t>(a.m * p.folds), {}, Scratch(0)};
+  const TileCall call{&a, std::vector<int32_t>(a.m * p.folds), {}, Scratch(0), {}};
   std::vector<float> scales(l.groups * kPanel);
   const auto source_of = [&](const Panel& panel) { return Source{panel.codes, Table(lows), Table(highs)}; };
   if (a.m == 1) {
