@@ -35,6 +35,7 @@ def test_listed_names_round_trip():
     st.none() | st.integers(-130, 160),
     st.sampled_from(["", "finite", "fn", "fnuz", "ieee", "fnu"]),
 )
+@example("", 1, 6, 145, "finite")
 def test_any_name_is_one_format_or_refused(sign, exponent_bits, mantissa_bits, bias, suffix):
     name = f"{sign}e{exponent_bits}m{mantissa_bits}{'' if bias is None else f'b{bias}'}{suffix}"
     try:

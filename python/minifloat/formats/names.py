@@ -103,18 +103,18 @@ def _float_format(name: str, match: re.Match) -> Format:
     canonical = f"{'u' if unsigned and special != 'fnu' else ''}e{exponent_bits}m{mantissa_bits}"
     canonical += (f"b{bias}" if bias != default_bias else "") + suffix
     made = Format(canonical, "float", bits, not unsigned, exponent_bits, mantissa_bits, bias, special)
-    _check_float32_holds(made)
+    _check_float32_holds(name, made)
     return made
 
 
-def _check_float32_holds(f: Format) -> None:
+def _check_float32_holds(name: str, f: Format) -> None:
     # Checked on exponents, before float64 itself could overflow.
     top_is_special = f.special == "ieee" or (f.special in ("fn", "fnu") and f.mantissa_bits == 0)
     top_field = (1 << f.exponent_bits) - 1 - top_is_special
     top, lowest = top_field - f.bias, f.unit
     if top > 127 or lowest < -149:
         raise ValueError(
-            f"{f.name!r} spans 2**{lowest} to 2**{top}, beyond float32 (2**-149 to 2**127): "
+            f"{name!r} spans 2**{lowest} to 2**{top}, beyond float32 (2**-149 to 2**127): "
             f"its bias must be between {top_field - 127} and {f.bias + lowest + 149}"
         )
 
