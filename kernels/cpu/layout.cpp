@@ -48,7 +48,8 @@ void for_pieces(const Layout& l, int bits, int output, int k, Visit visit) {
 // Writes the marks of a panel, an output after the other.
 class Marker {
  public:
-  explicit Marker(const Plan& plan) : plan_(plan), guards_sums_(guards_sums(plan)), residue_bits_(residue_bits(plan)), limits_(byte_limits(plan)) {
+  explicit Marker(const Plan& plan)
+      : plan_(plan), guards_sums_(guards_sums(plan)), residue_bits_(residue_bits(plan)), limits_(byte_limits(plan)) {
     const Operand& o = plan.weight;
     for (int stored = 0; stored < (1 << o.bits); ++stored) {
       digit_[stored] = byte_digit(o.grid[stored ^ o.code_flip], residue_bits_).digit;

@@ -10,11 +10,10 @@
 namespace minifloat {
 namespace {
 
-// Up to 4 rows of activations as bytes; by k as int16, for a k more, which is 0; and the blocks of too large a norm.
+// Up to 4 rows of activations as bytes, and by k as int16, for a k more, which is 0.
 struct FewByteRows {
-  std::vector<int8_t> bytes;         // (m, k_padded)
-  std::vector<int16_t> by_k;         // (k_padded + 2, 4)
-  std::vector<uint8_t> large_block;  // (k_padded / 32)
+  std::vector<int8_t> bytes;   // (m, k_padded)
+  std::vector<int16_t> by_k;   // (k_padded + 2, 4)
 
   explicit FewByteRows(const LinearArgs& a)  // of int16 digits
       : bytes(a.m * a.plan->k_padded), by_k(kFewRows * (a.plan->k_padded + 2)) {
@@ -24,7 +23,6 @@ struct FewByteRows {
       const int8_t* row = bytes.data() + m * k_padded;
       for (int64_t k = 0; k < k_padded; ++k) by_k[kFewRows * k + m] = row[k];
     }
-    large_block = blocks_of_large_norm(*a.plan, bytes.data(), a.m);
   }
 };
 
@@ -57,21 +55,19 @@ void add_listed_few(const int16_t* by_k, const ResidueLists& lists, int64_t pane
 }
 
 template <class Isa, int kRows, class Source>
-void few_residues_tile(const LinearArgs& a, const FewByteRows& rows, const ResidueLists& lists, int64_t index,
-                       const ScaledPanel<Isa>& panel, const Source& source, Ahead ahead, Ahead lists_ahead) {
+void few_residues_tile(const TileCall& call, const FewByteRows& rows, const ResidueLists& lists, const ScaledPanel<Isa>& panel,
+                       const Source& source, Ahead ahead, Ahead lists_ahead) {
+  const LinearArgs& a = *call.args;
   const Plan& p = *a.plan;
   alignas(64) int32_t listed[kFewRows * kPanel];
-  add_listed_few(rows.by_k.data(), lists, index, listed);
+  add_listed_few(rows.by_k.data(), lists, panel.first_output / kPanel, listed);
   const int8_t* x[kRows];
   MF_UNROLL for (int r = 0; r < kRows; ++r) x[r] = rows.bytes.data() + r * p.k_padded;
   TileOutputs<Isa, 1, kRows, false> outputs(a, &panel, 0);
   RegisterSums<Isa, kRows> sums(nullptr);
   MF_UNROLL for (int r = 0; r < kRows; ++r) sums.set(r, Isa::splat_int(0));
   for (int64_t block = 0; block < p.k_padded / kBlock; ++block) {
-    if (__builtin_expect(panel.marks[block] | rows.large_block[block], 0))
-      add_span<Isa, Method{Method::kSigned, 1}, 1, kRows, 8, 1>(&source, 2 * block, x, nullptr, 0, sums);
-    else
-      add_span<Isa, Method{Method::kSigned, 4}, 1, kRows, 8, 1>(&source, 2 * block, x, nullptr, 0, sums);
+    add_guarded<Isa, Method{Method::kSigned, kGuardedDepth, true}, 1, kRows, 8, 1>(call, panel, &source, 2 * block, x, nullptr, sums);
     ahead.fetch();
     lists_ahead.fetch();
   }
@@ -89,6 +85,7 @@ void few_residues_rows(const LinearArgs& a, const uint8_t* digits, int64_t begin
   const Plan& p = *a.plan;
   const Layout l = layout_of(p);
   const FewByteRows rows(a);
+  const TileCall call{&a, {}, {}, Scratch(0), blocks_of_large_norm(p, rows.bytes.data(), a.m)};
   const ResidueLists lists = residue_lists(p, a.weight);
   std::vector<float> scales(l.groups * kPanel);
   for (int64_t i = begin; i < end; ++i) {
@@ -96,7 +93,7 @@ void few_residues_rows(const LinearArgs& a, const uint8_t* digits, int64_t begin
     const PackedDigits<Isa, kBits, Lookup::kSignedTable, true> source(panel.codes, digits, 0);
     const uint16_t* const next = lists.of_panel(i + 1);
     const int64_t next_bytes = i + 1 < end ? (lists.of_panel(i + 2) - next) * int64_t(sizeof(*next)) : 0;
-    few_residues_tile<Isa, kRows>(a, rows, lists, i, panel, source, {panel.codes + kAheadBytes, kBits * kRowBytes},
+    few_residues_tile<Isa, kRows>(call, rows, lists, panel, source, {panel.codes + kAheadBytes, kBits * kRowBytes},
                                   {reinterpret_cast<const uint8_t*>(next), ahead_step(next_bytes, l.blocks)});
   }
 }
